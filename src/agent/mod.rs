@@ -1,0 +1,3 @@
+//! The daemon: runs backups on their schedule and knows the RPO at every moment.
+
+pub mod schedule;

@@ -1,0 +1,5 @@
+//! A backup: its name, its life in the store, what is kept and what would be lost.
+
+pub mod entry;
+pub mod retention;
+pub mod rpo;

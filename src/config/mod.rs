@@ -1,0 +1,180 @@
+//! The configuration, checked once into types that cannot be wrong.
+//!
+//! `parse` turns TOML text into [`Config`] and reports every problem together, each with its key.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::secret::SecretRef;
+
+pub mod parse;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub service: Service,
+    pub targets: Targets,
+    pub source: Source,
+    pub store: Store,
+    pub backup: Backup,
+    pub retention: Retention,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Claimed in the store; another service's prefix is refused. `[a-z0-9-]{1,40}`.
+    pub name: String,
+    /// Where this agent's source stands, e.g. `aws-seoul`; default `primary`. Same alphabet.
+    pub site: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Targets {
+    /// Most data that may be lost, as time. Default 5 min.
+    pub rpo: Duration,
+    /// Longest time to service. Default 15 min.
+    pub rto: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub endpoint: Endpoint,
+    pub user: String,
+    pub login: Login,
+    /// Empty: every schema that is not the server's own, nor PlanB's.
+    pub databases: Vec<String>,
+    pub tls: Tls,
+    pub tls_ca: Option<PathBuf>,
+    /// Whether the source is a replica whose applier may be stopped for the instant of the snapshot.
+    pub pause_replica: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    Address { host: String, port: u16 },
+    /// Endpoint, port and state come from RDS.
+    RdsInstance { id: String, region: Option<String> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    Password(SecretRef),
+    /// A token from RDS's IAM authentication, made anew for each connect.
+    RdsIam,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// Encrypted, certificate and name verified.
+    Required,
+    /// Plain; only to a loopback address.
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    pub place: Place,
+    /// Ends with `/`. Default `backups/`.
+    pub prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// `file:///absolute/dir`: backups under it, control data under its `control/`.
+    Directory(PathBuf),
+    /// `azblob://ACCOUNT/CONTAINER`; control data in a container of its own (default `CONTAINER-control`).
+    Azure { account: String, container: String, control_container: String, endpoint: Option<Url>, auth: AzureAuth },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AzureAuth {
+    WorkloadIdentity { tenant_id: Option<String>, client_id: Option<String> },
+    ManagedIdentity { client_id: Option<String> },
+    ClientSecret { tenant_id: String, client_id: String, secret: SecretRef },
+    AzLogin,
+    /// The SAS token (query string, with or without `?`).
+    Sas(SecretRef),
+    /// Base64 account key.
+    AccountKey(SecretRef),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backup {
+    pub schedule: Schedule,
+    /// Reader connections at most. Default 4.
+    pub sessions: usize,
+    pub lock: Lock,
+    /// Longest time that a reader may hold or wait for a metadata lock. Default 1 s.
+    pub lock_wait: Duration,
+    /// Read at most this many bytes of SQL a second. None: no limit.
+    pub max_bytes_per_second: Option<u64>,
+    /// Pause between chunks while the source runs more threads than this. None: never.
+    pub threads_running_limit: Option<u32>,
+    /// Compression level 1–12. Default 3.
+    pub level: u8,
+    pub verify_source: VerifySource,
+    /// No block landed for this long: the attempt ends and gives its snapshot back. Default 60 s.
+    pub stall: Duration,
+    /// Longest time one run may take over all its attempts. Default 6 h.
+    pub timeout: Duration,
+}
+
+/// When a run starts. Cron text was parsed once; it is kept for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Schedule {
+    /// Five fields, or six with seconds first; UTC.
+    Cron(String),
+    /// Starts early enough that the worst case meets `targets.rpo`.
+    KeepRpo,
+}
+
+/// Which way to one point in time may be used; see `dump/snapshot.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// The first way that server and account allow; never `LOCK TABLES`.
+    Auto,
+    /// No lock of any kind: MariaDB's snapshot positions, or one session.
+    None,
+    /// `LOCK TABLES … READ` in side sessions. Starves under load.
+    Tables,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifySource {
+    Never,
+    /// With the first run of each UTC day. Default.
+    Daily,
+    Always,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// All backups younger than this are kept. Default 48 h.
+    pub keep_all: Duration,
+    /// One an hour up to this age. Default 7 days.
+    pub keep_hourly: Duration,
+    /// One a day up to this many days. Default 30.
+    pub keep_days: u32,
+    /// Newest good ones never removed. Default 12.
+    pub keep_at_least: u32,
+    /// Optional generations, counted as the newest N of each period; added to the above.
+    pub generations: Generations,
+    pub removal: Removal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generations {
+    pub daily: u32,
+    pub weekly: u32,
+    pub monthly: u32,
+    pub yearly: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The agent deletes.
+    Delete,
+    /// The agent holds no delete right: it tags what may expire, a storage lifecycle rule removes it.
+    Tag,
+}

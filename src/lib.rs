@@ -1,0 +1,8 @@
+//! PlanB: keeps a second site ready for a service that lives on MySQL.
+
+pub mod agent;
+pub mod backup;
+pub mod clock;
+pub mod config;
+pub mod secret;
+pub mod store;
