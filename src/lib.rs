@@ -4,5 +4,8 @@ pub mod agent;
 pub mod backup;
 pub mod clock;
 pub mod config;
+pub mod dump;
+pub mod format;
+pub mod mysql;
 pub mod secret;
 pub mod store;

@@ -1,0 +1,589 @@
+//! What there is to dump: schemas, tables, keys and definitions, as the server describes them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::columns::Column;
+use super::literal::{identifier, qualified, string};
+use crate::mysql::dialect::{Dialect, Family};
+use crate::mysql::{DbError, Session};
+
+/// A table whose rows are dumped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    pub schema: String,
+    pub name: String,
+    pub engine: String,
+    /// The server's estimates; only for planning.
+    pub estimated_rows: u64,
+    pub estimated_bytes: u64,
+    /// Every stored column, in order; generated ones are left out.
+    pub columns: Vec<Column>,
+    /// Unique, never NULL, comparable: lets the table be read in pieces.
+    pub key: Option<Key>,
+    /// MariaDB system versioning whose history rows are dumped too.
+    pub history: bool,
+}
+
+/// An index by which a table can be read in pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub index: String,
+    pub columns: Vec<Column>,
+}
+
+/// A definition as `SHOW CREATE` gives it, with the session it was made in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    pub schema: String,
+    pub name: String,
+    /// `TABLE`, `SEQUENCE`, `VIEW`, `PROCEDURE`, `FUNCTION`, `PACKAGE`, `PACKAGE BODY`, `TRIGGER`, `EVENT`.
+    pub kind: &'static str,
+    /// In the character set of the client that made it.
+    pub create: Vec<u8>,
+    pub sql_mode: String,
+    pub character_set_client: String,
+    pub collation_connection: String,
+    pub database_collation: String,
+    pub time_zone: String,
+    /// The server says that it cannot be used (a view on something that is gone).
+    pub broken: Option<String>,
+}
+
+/// One schema's contents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schema {
+    pub name: String,
+    pub create: Vec<u8>,
+    pub collation: String,
+    pub sequences: Vec<Definition>,
+    /// `DO SETVAL(…)` for each sequence.
+    pub sequence_values: Vec<String>,
+    pub table_definitions: Vec<Definition>,
+    pub tables: Vec<Table>,
+    pub views: Vec<Definition>,
+    pub routines: Vec<Definition>,
+    pub triggers: Vec<Definition>,
+    pub events: Vec<Definition>,
+    /// What cannot be carried exactly, in words.
+    pub notes: Vec<String>,
+}
+
+/// Schemas that belong to the server or to PlanB and are never dumped.
+pub fn is_system_schema(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    matches!(
+        lower.as_str(),
+        "mysql" | "information_schema" | "performance_schema" | "sys" | "innodb" | "planb"
+    ) || lower.starts_with("planb_new_")
+        || lower.starts_with("planb_old_")
+}
+
+/// Every schema that a dump without `databases` would hold, by name.
+pub async fn user_schemas(session: &mut Session) -> Result<Vec<String>, DbError> {
+    let rows = session
+        .text("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA ORDER BY SCHEMA_NAME")
+        .await?;
+    Ok(rows
+        .into_iter()
+        .flatten()
+        .filter(|name| !is_system_schema(name))
+        .collect())
+}
+
+/// Reads one schema. Not inside the snapshot: definitions are not versioned, so the caller reads twice and
+/// compares (see [`fingerprint`]).
+pub async fn schema(session: &mut Session, dialect: &Dialect, name: &str) -> Result<Schema, DbError> {
+    let mut schema = Schema {
+        name: name.to_owned(),
+        ..Schema::default()
+    };
+    schema.create = cell(
+        session,
+        &format!("SHOW CREATE DATABASE IF NOT EXISTS {}", identifier(name)),
+        1,
+    )
+    .await?;
+    schema.collation = session
+        .scalar(&format!(
+            "SELECT DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
+            string(name)
+        ))
+        .await?;
+    tables(session, dialect, &mut schema).await?;
+    objects(session, dialect, &mut schema).await?;
+    Ok(schema)
+}
+
+async fn tables(session: &mut Session, dialect: &Dialect, schema: &mut Schema) -> Result<(), DbError> {
+    let name = schema.name.clone();
+    let mut columns = columns(session, dialect, &name).await?;
+    let mut keys = keys(session, dialect, &name).await?;
+    let rows = session
+        .text(&format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE,''), COALESCE(TABLE_ROWS,0), \
+             COALESCE(DATA_LENGTH,0), COALESCE(TABLE_COMMENT,'') \
+             FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} ORDER BY TABLE_NAME",
+            string(&name)
+        ))
+        .await?;
+    for row in rows {
+        let [
+            row_schema,
+            table,
+            kind,
+            engine,
+            estimated_rows,
+            estimated_bytes,
+            comment,
+        ] = row.as_slice()
+        else {
+            continue;
+        };
+        if *row_schema != name {
+            continue;
+        }
+        match kind.as_str() {
+            "VIEW" => {
+                let mut view = show_create(session, &name, table, "VIEW").await?;
+                // The server puts its complaint about an unusable view where a table's comment would be.
+                view.broken = (comment.contains("references invalid")).then(|| comment.clone());
+                schema.views.push(view);
+            }
+            "SEQUENCE" => {
+                schema
+                    .sequences
+                    .push(show_create(session, &name, table, "SEQUENCE").await?);
+                let of = qualified(&name, table);
+                let row = session
+                    .text(&format!("SELECT next_not_cached_value, cycle_count FROM {of}"))
+                    .await?;
+                if let Some([next, cycle]) = row.first().map(Vec::as_slice) {
+                    schema
+                        .sequence_values
+                        .push(format!("DO SETVAL({of}, {next}, 0, {cycle});"));
+                }
+            }
+            "BASE TABLE" | "SYSTEM VERSIONED" => {
+                schema
+                    .table_definitions
+                    .push(show_create(session, &name, table, "TABLE").await?);
+                let engine_has_no_rows =
+                    matches!(engine.as_str(), "MRG_MyISAM" | "FEDERATED" | "BLACKHOLE" | "CONNECT");
+                if engine_has_no_rows {
+                    schema
+                        .notes
+                        .push(format!("{name}.{table}: rows behind engine {engine} are not carried"));
+                    continue;
+                }
+                if engine != "InnoDB" {
+                    schema.notes.push(format!(
+                        "{name}.{table}: engine {engine} has no snapshots; its rows may be newer than consistent_at"
+                    ));
+                }
+                let mut columns = columns.remove(table).unwrap_or_default();
+                let mut key = keys
+                    .remove(table)
+                    .and_then(|candidates| best_key(&candidates, &columns));
+                let mut history = false;
+                if kind == "SYSTEM VERSIONED" {
+                    history = dialect.history_can_be_restored;
+                    if history {
+                        history_columns(&mut columns);
+                        // A row and its history share their key: pieces cut by it would not be exact.
+                        key = None;
+                    } else {
+                        schema.notes.push(format!(
+                            "{name}.{table}: history is not carried ({} cannot write it back)",
+                            dialect.version
+                        ));
+                    }
+                }
+                columns.retain(|column| !column.generated);
+                schema.tables.push(Table {
+                    schema: name.clone(),
+                    name: table.clone(),
+                    engine: engine.clone(),
+                    estimated_rows: estimated_rows.parse().unwrap_or(0),
+                    estimated_bytes: estimated_bytes.parse().unwrap_or(0),
+                    columns,
+                    key,
+                    history,
+                });
+            }
+            other => schema.notes.push(format!("{name}.{table}: a {other} is not carried")),
+        }
+    }
+    Ok(())
+}
+
+/// Adds the period's columns to a versioned table's: named ones that the definition shows as generated, else the
+/// hidden `ROW_START` and `ROW_END`.
+fn history_columns(columns: &mut Vec<Column>) {
+    let mut named = 0;
+    for column in columns.iter_mut().filter(|column| column.data_type.starts_with("row ")) {
+        column.data_type = "timestamp".to_owned();
+        column.generated = false;
+        named += 1;
+    }
+    if named == 0 {
+        for name in ["ROW_START", "ROW_END"] {
+            columns.push(Column {
+                name: name.to_owned(),
+                data_type: "timestamp".to_owned(),
+                column_type: "timestamp(6)".to_owned(),
+                charset: None,
+                generated: false,
+            });
+        }
+    }
+}
+
+async fn columns(
+    session: &mut Session,
+    dialect: &Dialect,
+    schema: &str,
+) -> Result<HashMap<String, Vec<Column>>, DbError> {
+    let _ = dialect;
+    let rows = session
+        .text(&format!(
+            "SELECT TABLE_NAME, COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME,''), \
+             COALESCE(GENERATION_EXPRESSION,'') \
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} ORDER BY TABLE_NAME, ORDINAL_POSITION",
+            string(schema)
+        ))
+        .await?;
+    let mut tables: HashMap<String, Vec<Column>> = HashMap::new();
+    for row in rows {
+        let [table, name, data_type, column_type, charset, expression] = row.as_slice() else {
+            continue;
+        };
+        // MariaDB's versioning period: marked by a data type of our own until `history_columns` looks at it.
+        let period = matches!(expression.to_uppercase().as_str(), "ROW START" | "ROW END");
+        tables.entry(table.clone()).or_default().push(Column {
+            name: name.clone(),
+            data_type: if period {
+                format!("row {data_type}")
+            } else {
+                data_type.clone()
+            },
+            column_type: column_type.clone(),
+            charset: Some(charset.clone()).filter(|charset| !charset.is_empty()),
+            generated: !expression.is_empty(),
+        });
+    }
+    Ok(tables)
+}
+
+/// Unique indexes by table: name and column names in order, primary first.
+type Candidates = Vec<(String, Vec<String>)>;
+
+async fn keys(session: &mut Session, dialect: &Dialect, schema: &str) -> Result<HashMap<String, Candidates>, DbError> {
+    let usable = match dialect.version.family {
+        Family::MySql => "IS_VISIBLE = 'YES' AND EXPRESSION IS NULL",
+        Family::MariaDb => "IGNORED = 'NO'",
+    };
+    let rows = session
+        .text(&format!(
+            "SELECT TABLE_NAME, INDEX_NAME, COALESCE(COLUMN_NAME,''), \
+             NOT ({usable} AND SUB_PART IS NULL AND COALESCE(NULLABLE,'') <> 'YES' AND INDEX_TYPE = 'BTREE') \
+             FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {} AND NON_UNIQUE = 0 \
+             ORDER BY TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX",
+            string(schema)
+        ))
+        .await?;
+    let mut tables: HashMap<String, Candidates> = HashMap::new();
+    let mut unusable: Vec<(String, String)> = Vec::new();
+    for row in rows {
+        let [table, index, column, bad] = row.as_slice() else {
+            continue;
+        };
+        if bad != "0" {
+            unusable.push((table.clone(), index.clone()));
+        }
+        let candidates = tables.entry(table.clone()).or_default();
+        match candidates.last_mut().filter(|(name, _)| name == index) {
+            Some((_, columns)) => columns.push(column.clone()),
+            None => candidates.push((index.clone(), vec![column.clone()])),
+        }
+    }
+    for (table, index) in unusable {
+        if let Some(candidates) = tables.get_mut(&table) {
+            candidates.retain(|(name, _)| *name != index);
+        }
+    }
+    Ok(tables)
+}
+
+fn best_key(candidates: &Candidates, columns: &[Column]) -> Option<Key> {
+    candidates.iter().find_map(|(index, names)| {
+        let columns = names
+            .iter()
+            .map(|name| {
+                columns
+                    .iter()
+                    .find(|column| column.name == *name && column.can_key())
+                    .cloned()
+            })
+            .collect::<Option<Vec<_>>>()?;
+        Some(Key {
+            index: index.clone(),
+            columns,
+        })
+    })
+}
+
+async fn objects(session: &mut Session, dialect: &Dialect, schema: &mut Schema) -> Result<(), DbError> {
+    let name = schema.name.clone();
+    let routines = session
+        .text(&format!(
+            "SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_TYPE FROM information_schema.ROUTINES \
+             WHERE ROUTINE_SCHEMA = {} ORDER BY ROUTINE_TYPE, ROUTINE_NAME",
+            string(&name)
+        ))
+        .await?;
+    for row in routines.iter().filter(|row| row.first() == Some(&name)) {
+        let [_, routine, kind] = row.as_slice() else { continue };
+        let kind = match kind.as_str() {
+            "FUNCTION" => "FUNCTION",
+            "PROCEDURE" => "PROCEDURE",
+            "PACKAGE" => "PACKAGE",
+            "PACKAGE BODY" => "PACKAGE BODY",
+            other => {
+                schema.notes.push(format!("{name}.{routine}: a {other} is not carried"));
+                continue;
+            }
+        };
+        schema.routines.push(show_create(session, &name, routine, kind).await?);
+    }
+    let triggers = session
+        .text(&format!(
+            "SELECT TRIGGER_SCHEMA, TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {} \
+             ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER",
+            string(&name)
+        ))
+        .await?;
+    for row in triggers.iter().filter(|row| row.first() == Some(&name)) {
+        let [_, trigger] = row.as_slice() else { continue };
+        schema
+            .triggers
+            .push(show_create(session, &name, trigger, "TRIGGER").await?);
+    }
+    let events = session
+        .text(&format!(
+            "SELECT EVENT_SCHEMA, EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {} ORDER BY EVENT_NAME",
+            string(&name)
+        ))
+        .await?;
+    for row in events.iter().filter(|row| row.first() == Some(&name)) {
+        let [_, event] = row.as_slice() else { continue };
+        schema.events.push(show_create(session, &name, event, "EVENT").await?);
+    }
+    let _ = dialect;
+    Ok(())
+}
+
+async fn show_create(
+    session: &mut Session,
+    schema: &str,
+    name: &str,
+    kind: &'static str,
+) -> Result<Definition, DbError> {
+    let sql = format!("SHOW CREATE {kind} {}", qualified(schema, name));
+    let mut definition = Definition {
+        schema: schema.to_owned(),
+        name: name.to_owned(),
+        kind,
+        create: Vec::new(),
+        sql_mode: String::new(),
+        character_set_client: String::new(),
+        collation_connection: String::new(),
+        database_collation: String::new(),
+        time_zone: String::new(),
+        broken: None,
+    };
+    let mut rows = session.query(&sql);
+    let mut found = false;
+    while let Some(row) = rows.next().await? {
+        for column in 0..row.width() {
+            match row.name(column).to_lowercase().as_str() {
+                "sql_mode" => definition.sql_mode = row.text(column),
+                "time_zone" => definition.time_zone = row.text(column),
+                "character_set_client" => definition.character_set_client = row.text(column),
+                "collation_connection" => definition.collation_connection = row.text(column),
+                "database collation" => definition.database_collation = row.text(column),
+                "sql original statement" => definition.create = row.get(column).unwrap_or_default().to_vec(),
+                other if other.starts_with("create ") => {
+                    definition.create = row.get(column).unwrap_or_default().to_vec();
+                }
+                _ => {}
+            }
+        }
+        found = true;
+    }
+    drop(rows);
+    // Without the grant for it, the server shows a routine with an empty body, and a view without its text.
+    if found && !definition.create.is_empty() {
+        Ok(definition)
+    } else {
+        Err(DbError::Denied {
+            sql,
+            detail: "the server hides the definition".to_owned(),
+        })
+    }
+}
+
+async fn cell(session: &mut Session, sql: &str, column: usize) -> Result<Vec<u8>, DbError> {
+    let table = session.table(sql).await?;
+    table
+        .into_iter()
+        .next()
+        .and_then(|mut row| row.get_mut(column).and_then(Option::take))
+        .ok_or_else(|| DbError::Denied {
+            sql: sql.to_owned(),
+            detail: "the server hides the definition".to_owned(),
+        })
+}
+
+/// What must be the same before the snapshot and after the data: each definition, and each table's identity.
+pub type Fingerprint = BTreeMap<String, u64>;
+
+/// Sums up definitions and table identities. AUTO_INCREMENT is left out: it moves with every insert.
+pub async fn fingerprint(session: &mut Session, dialect: &Dialect, schemas: &[Schema]) -> Result<Fingerprint, DbError> {
+    let mut print = Fingerprint::new();
+    for schema in schemas {
+        print.insert(format!("schema {}", schema.name), hash(&schema.create));
+        let all = [
+            &schema.table_definitions,
+            &schema.views,
+            &schema.routines,
+            &schema.triggers,
+            &schema.events,
+        ];
+        for (order, definition) in all.into_iter().flatten().enumerate() {
+            let mut text = without_auto_increment(&definition.create);
+            text.extend_from_slice(definition.sql_mode.as_bytes());
+            let order = if definition.kind == "TRIGGER" { order } else { 0 };
+            let key = format!(
+                "{} {}",
+                definition.kind.to_lowercase(),
+                qualified(&definition.schema, &definition.name)
+            );
+            print.insert(key, hash(&text) ^ order as u64);
+        }
+    }
+    // Grants were checked before; where PROCESS is missing this fails loudly rather than see no swap of tables.
+    let rows = session.text(dialect.innodb_tables).await?;
+    for row in rows {
+        let [name, id] = row.as_slice() else { continue };
+        let Some((owner, table)) = name.split_once('/') else {
+            continue;
+        };
+        // Full-text indexes and running ALTERs keep tables of their own.
+        let internal = table.to_lowercase().starts_with("fts_") || table.starts_with('#');
+        let mine = schemas.iter().any(|schema| match file_name(&schema.name) {
+            Some(encoded) => owner == encoded,
+            None => owner.contains('@'),
+        });
+        if mine && !internal {
+            print.insert(format!("table identity {name}"), id.parse().unwrap_or(0));
+        }
+    }
+    Ok(print)
+}
+
+/// First difference between two fingerprints, in words.
+pub fn difference(before: &Fingerprint, after: &Fingerprint) -> Option<String> {
+    let changed = before
+        .iter()
+        .find(|(key, hash)| after.get(*key) != Some(hash))
+        .map(|(key, _)| key);
+    changed
+        .or_else(|| after.keys().find(|key| !before.contains_key(*key)))
+        .cloned()
+}
+
+/// A schema's name as InnoDB writes it: every character but ASCII letters, digits and `_` as `@` and four digits.
+/// None for names with letters of other alphabets, which have shorter forms of their own.
+/// <https://dev.mysql.com/doc/refman/9.7/en/identifier-mapping.html>
+fn file_name(schema: &str) -> Option<String> {
+    if !schema.is_ascii() {
+        return None;
+    }
+    let mut out = String::new();
+    for c in schema.chars() {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            out.push(c);
+        } else {
+            out.push_str(&format!("@{:04x}", u32::from(c)));
+        }
+    }
+    Some(out)
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+fn without_auto_increment(create: &[u8]) -> Vec<u8> {
+    const WORD: &[u8] = b" AUTO_INCREMENT=";
+    // Table options stand after the closing parenthesis; within comments line breaks are printed as \n.
+    let options = create.windows(3).rposition(|window| window == b"\n) ").unwrap_or(0);
+    let Some(at) = create[options..].windows(WORD.len()).position(|window| window == WORD) else {
+        return create.to_vec();
+    };
+    let start = options + at;
+    let digits = create[start + WORD.len()..]
+        .iter()
+        .take_while(|b| b.is_ascii_digit())
+        .count();
+    let mut text = create[..start].to_vec();
+    text.extend_from_slice(&create[start + WORD.len() + digits..]);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_insert_is_no_change_of_definition() {
+        let before = b"CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB AUTO_INCREMENT=7 DEFAULT CHARSET=utf8mb4";
+        let after = b"CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB AUTO_INCREMENT=99 DEFAULT CHARSET=utf8mb4";
+        assert_eq!(without_auto_increment(before), without_auto_increment(after));
+        let altered =
+            b"CREATE TABLE `t` (\n  `a` int,\n  `b` int\n) ENGINE=InnoDB AUTO_INCREMENT=99 DEFAULT CHARSET=utf8mb4";
+        assert_ne!(without_auto_increment(before), without_auto_increment(altered));
+    }
+
+    #[test]
+    fn a_partitioned_table_s_options_are_found() {
+        let create =
+            b"CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB AUTO_INCREMENT=7\n/*!50100 PARTITION BY HASH (`a`) */";
+        assert!(!String::from_utf8_lossy(&without_auto_increment(create)).contains("AUTO_INCREMENT=7"));
+    }
+
+    #[test]
+    fn own_and_server_schemas_are_left_out() {
+        for name in [
+            "mysql",
+            "sys",
+            "planb",
+            "planb_new_bank",
+            "planb_old_bank",
+            "INFORMATION_SCHEMA",
+        ] {
+            assert!(is_system_schema(name), "{name}");
+        }
+        assert!(!is_system_schema("planbank"));
+    }
+
+    #[test]
+    fn a_schema_s_name_as_innodb_writes_it() {
+        assert_eq!(file_name("a-b").as_deref(), Some("a@002db"));
+        assert_eq!(file_name("pet_clinic").as_deref(), Some("pet_clinic"));
+        assert_eq!(file_name("민준"), None);
+    }
+}

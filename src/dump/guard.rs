@@ -1,0 +1,143 @@
+//! Gentleness: somebody who waits for one of our metadata locks gets it, and a busy server gets a pause.
+//!
+//! Every reader tells what statement it runs since when. A watcher on a session of its own looks a few times a
+//! second who waits; a reader whose statement is older than `lock_wait` while anybody waits is interrupted
+//! (`KILL QUERY`, which needs no privilege for one's own sessions), gives its locks back and goes on from the last
+//! row it has.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::mysql::{DbError, Session};
+
+/// What readers and the watcher share.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    running: Arc<Mutex<HashMap<u64, Instant>>>,
+    yields: Arc<std::sync::atomic::AtomicU64>,
+    busy: watch::Receiver<bool>,
+    busy_out: Arc<watch::Sender<bool>>,
+}
+
+/// Longest a reader waits for a busy server before it reads another piece: a dump must end some time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+impl Default for Guard {
+    fn default() -> Self {
+        let (busy_out, busy) = watch::channel(false);
+        Self {
+            running: Arc::default(),
+            yields: Arc::default(),
+            busy,
+            busy_out: Arc::new(busy_out),
+        }
+    }
+}
+
+/// A statement under way; ends when dropped.
+pub struct Running {
+    guard: Guard,
+    session: u64,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.guard
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.session);
+    }
+}
+
+impl Guard {
+    /// Marks a statement of session number `session` as begun.
+    pub fn begin(&self, session: u64) -> Running {
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(session, Instant::now());
+        Running {
+            guard: self.clone(),
+            session,
+        }
+    }
+
+    /// Waits while the server is busier than the limit, ten seconds at most.
+    pub async fn pause_while_busy(&self) {
+        let mut busy = self.busy.clone();
+        // An error means that the watcher is gone: then nobody says the server is busy.
+        let _ = tokio::time::timeout(LONGEST_PAUSE, busy.wait_for(|busy| !busy)).await;
+    }
+
+    /// How often readers were interrupted to let somebody through.
+    pub fn yields(&self) -> u64 {
+        self.yields.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Watches until cancelled, or until its own session breaks (which ends the attempt: unwatched, a dump could
+    /// make others wait).
+    pub async fn watch(
+        self,
+        mut session: Session,
+        lock_wait: Duration,
+        threads_running_limit: Option<u32>,
+        stop: CancellationToken,
+    ) -> Result<(), DbError> {
+        // Somebody who came just after a look waits `lock_wait` plus one turn: within the promised second.
+        let mut turn = tokio::time::interval(Duration::from_millis(250));
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = turn.tick() => {}
+            }
+            self.look(&mut session, lock_wait, threads_running_limit).await?;
+        }
+        session.close().await;
+        Ok(())
+    }
+
+    async fn look(&self, session: &mut Session, lock_wait: Duration, limit: Option<u32>) -> Result<(), DbError> {
+        let old: Vec<u64> = {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running
+                .iter()
+                .filter(|(_, since)| since.elapsed() >= lock_wait.mul_f64(0.9))
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        if !old.is_empty() && session.number(WAITERS).await? > 0 {
+            for id in old {
+                // The statement may have ended meanwhile; then there is nothing left to interrupt.
+                match session.execute(&format!("KILL QUERY {id}")).await {
+                    Ok(()) => {
+                        self.yields.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    Err(error) => tracing::debug!(%error, "reader already gone"),
+                }
+            }
+        }
+        if let Some(limit) = limit {
+            let rows = session.text("SHOW GLOBAL STATUS LIKE 'Threads_running'").await?;
+            let running: u32 = rows
+                .first()
+                .and_then(|row| row.get(1))
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0);
+            self.busy_out
+                .send_if_modified(|busy| std::mem::replace(busy, running > limit) != (running > limit));
+        }
+        Ok(())
+    }
+}
+
+/// Sessions that wait for a table's metadata lock. The state's name is the same on MySQL and MariaDB.
+const WAITERS: &str = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                       WHERE STATE IN ('Waiting for table metadata lock', 'Waiting for table flush')";

@@ -1,0 +1,539 @@
+//! One point in time: several sessions that see exactly the same data, or one.
+//!
+//! Managed MySQL refuses the locks that others rely on, and comparing GTID sets around several opened sessions is no
+//! proof (the engine shows a commit before the GTID set does). So the first of these that server and account allow:
+//!
+//! 1. MariaDB: snapshots whose `binlog_snapshot_*` are all equal. Exact, no lock.
+//! 2. A replica that may be paused: its applier stands still while the sessions open.
+//! 3. `FLUSH TABLES WITH READ LOCK` for the instant, given up after `lock_wait` rather than make anyone queue.
+//! 4. One session. Always consistent, never a lock.
+//! 5. `LOCK TABLES … READ` in a side session: only if asked for.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::AttemptError;
+use super::literal::qualified;
+use crate::clock::Clock;
+use crate::config::Lock;
+use crate::format::index::{Place, Position, Way};
+use crate::mysql::dialect::{Dialect, Family};
+use crate::mysql::grants::Grants;
+use crate::mysql::{Address, DbError, Session};
+
+const OPEN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+/// How long equal positions are tried for before fewer sessions must do.
+const MARIADB_PATIENCE: Duration = Duration::from_secs(3);
+/// How long an exact position is tried for before a range must do.
+const POSITION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What decides the way.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub sessions: usize,
+    pub lock: Lock,
+    pub lock_wait: Duration,
+    pub pause_replica: bool,
+    pub binlog_on: bool,
+    /// Every table, for `LOCK TABLES`.
+    pub tables: Vec<(String, String)>,
+}
+
+/// Sessions that all see the data of one instant.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub sessions: Vec<Session>,
+    pub way: Way,
+    /// How long anything was locked, or an applier stood still.
+    pub locked: Duration,
+    pub position: Position,
+    /// Not later than the instant of the data.
+    pub consistent_at: Timestamp,
+}
+
+/// Which way would be tried first. Pure, so that `doctor` and the tests can ask.
+pub fn way(wish: &Wish, family: Family, grants: &Grants) -> Way {
+    let may_lock_all = grants.global("RELOAD") || grants.global("FLUSH_TABLES");
+    match (wish.lock, family) {
+        _ if wish.pause_replica => Way::PausedReplica,
+        (Lock::Tables, _) if wish.sessions > 1 => Way::TableLocks,
+        (_, Family::MariaDb) if wish.binlog_on => Way::MariadbSnapshot,
+        (Lock::Auto, _) if wish.sessions > 1 && may_lock_all => Way::GlobalLock,
+        (Lock::Auto | Lock::None | Lock::Tables, _) => Way::SingleSession,
+    }
+}
+
+/// Opens the snapshot.
+///
+/// # Errors
+/// The database's, or [`AttemptError::Replica`] when a replica's applier is not running.
+pub async fn open(
+    address: &Address,
+    dialect: &Dialect,
+    grants: &Grants,
+    wish: &Wish,
+    clock: &dyn Clock,
+) -> Result<Snapshot, AttemptError> {
+    let way = way(wish, dialect.version.family, grants);
+    let count = if way == Way::SingleSession {
+        1
+    } else {
+        wish.sessions.max(1)
+    };
+    let mut sessions = Vec::with_capacity(count);
+    for _ in 0..count {
+        sessions.push(reader_session(address, dialect, wish.lock_wait).await?);
+    }
+    let opener = Opener {
+        address,
+        dialect,
+        wish,
+        clock,
+    };
+    match way {
+        Way::MariadbSnapshot => opener.mariadb(sessions).await,
+        Way::PausedReplica => opener.paused_replica(sessions).await,
+        Way::TableLocks => opener.table_locks(sessions).await,
+        Way::GlobalLock => opener.global_lock(sessions).await,
+        Way::SingleSession => opener.single(sessions).await,
+    }
+}
+
+/// A session with everything set that reading exactly needs.
+pub async fn reader_session(address: &Address, dialect: &Dialect, lock_wait: Duration) -> Result<Session, DbError> {
+    let mut session = address.connect().await?;
+    for setting in dialect.reader_settings {
+        session.execute(setting).await?;
+    }
+    let seconds = lock_wait.as_secs().max(1);
+    session
+        .execute(&format!(
+            "SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}"
+        ))
+        .await?;
+    Ok(session)
+}
+
+struct Opener<'a> {
+    address: &'a Address,
+    dialect: &'a Dialect,
+    wish: &'a Wish,
+    clock: &'a dyn Clock,
+}
+
+impl Opener<'_> {
+    async fn mariadb(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
+        let mut until = Instant::now() + MARIADB_PATIENCE;
+        loop {
+            let consistent_at = self.clock.now();
+            // Opened together, so that as little as possible happens between them.
+            let opened = futures_util::future::join_all(sessions.iter_mut().map(|session| session.execute(OPEN))).await;
+            opened.into_iter().collect::<Result<(), _>>()?;
+            let mut places = Vec::with_capacity(sessions.len());
+            for session in &mut sessions {
+                places.push(snapshot_place(session).await?);
+            }
+            if places.windows(2).all(|pair| pair[0] == pair[1]) {
+                let way = if sessions.len() > 1 {
+                    Way::MariadbSnapshot
+                } else {
+                    Way::SingleSession
+                };
+                let mut position = Position::None;
+                if let (Some((file, at)), Some(session)) = (places.first().cloned().flatten(), sessions.first_mut()) {
+                    let gtid = session
+                        .scalar(&format!("SELECT BINLOG_GTID_POS('{file}', {at})"))
+                        .await?;
+                    position = Position::Exact {
+                        file,
+                        position: at,
+                        gtid,
+                    };
+                }
+                return Ok(Snapshot {
+                    sessions,
+                    way,
+                    locked: Duration::ZERO,
+                    position,
+                    consistent_at,
+                });
+            }
+            roll_back(&mut sessions).await?;
+            if Instant::now() >= until && sessions.len() > 1 {
+                let fewer = sessions.len().div_ceil(2);
+                tracing::info!(
+                    from = sessions.len(),
+                    to = fewer,
+                    "too many commits for equal snapshots, fewer sessions"
+                );
+                for session in sessions.drain(fewer..) {
+                    session.close().await;
+                }
+                until = Instant::now() + MARIADB_PATIENCE;
+            }
+        }
+    }
+
+    async fn paused_replica(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
+        let mut control = reader_session(self.address, self.dialect, self.wish.lock_wait).await?;
+        let before = replica(&mut control, self.dialect).await?;
+        let running = before.as_ref().is_some_and(|replica| replica.running);
+        if !running {
+            return Err(AttemptError::Replica(
+                "pause_replica is set, but no applier is running on the source; start replication, or take it out"
+                    .to_owned(),
+            ));
+        }
+        let begun = Instant::now();
+        let consistent_at = self.clock.now();
+        control.execute(self.dialect.stop_applier).await?;
+        // Whatever happens in between, the applier is started again before an error goes up.
+        let opened = self.open_all(&mut sessions).await;
+        let stopped = replica(&mut control, self.dialect).await;
+        let gtid = match self.dialect.version.family {
+            Family::MySql => control.scalar("SELECT @@global.gtid_executed").await,
+            Family::MariaDb => control.scalar("SELECT @@global.gtid_slave_pos").await,
+        };
+        let started = control.execute(self.dialect.start_applier).await;
+        let locked = begun.elapsed();
+        started?;
+        opened?;
+        let Some(at) = stopped? else {
+            return Err(AttemptError::Replica(
+                "the source stopped being a replica meanwhile".to_owned(),
+            ));
+        };
+        control.close().await;
+        let lag = before.map_or(0, |replica| replica.lag_seconds);
+        Ok(Snapshot {
+            sessions,
+            way: Way::PausedReplica,
+            locked,
+            position: Position::Exact {
+                file: at.file,
+                position: at.position,
+                gtid: one_line(&gtid?),
+            },
+            // What the replica has not applied yet would be lost as well.
+            consistent_at: consistent_at
+                .saturating_sub(jiff::SignedDuration::from_secs(lag))
+                .unwrap_or(consistent_at),
+        })
+    }
+
+    async fn global_lock(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
+        let mut control = reader_session(self.address, self.dialect, self.wish.lock_wait).await?;
+        let begun = Instant::now();
+        match control.execute("FLUSH TABLES WITH READ LOCK").await {
+            Ok(()) => {}
+            // Somebody's long statement is in the way, or the platform refuses in spite of the grant (RDS).
+            Err(DbError::LockWait { .. } | DbError::Denied { .. } | DbError::Interrupted { .. }) => {
+                let waited = begun.elapsed();
+                tracing::info!("no global lock to be had, one session");
+                control.close().await;
+                for session in sessions.drain(1..) {
+                    session.close().await;
+                }
+                let mut snapshot = self.single(sessions).await?;
+                // Writers may have queued behind our request while it waited.
+                snapshot.locked = waited;
+                return Ok(snapshot);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let consistent_at = self.clock.now();
+        let opened = self.open_all(&mut sessions).await;
+        let place = place(&mut control, self.dialect, self.wish.binlog_on).await;
+        control.execute("UNLOCK TABLES").await?;
+        let locked = begun.elapsed();
+        opened?;
+        control.close().await;
+        Ok(Snapshot {
+            sessions,
+            way: Way::GlobalLock,
+            locked,
+            position: exact(place?),
+            consistent_at,
+        })
+    }
+
+    async fn table_locks(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
+        let mut control = reader_session(self.address, self.dialect, self.wish.lock_wait).await?;
+        let tables: Vec<String> = self
+            .wish
+            .tables
+            .iter()
+            .map(|(schema, table)| format!("{} READ", qualified(schema, table)))
+            .collect();
+        let before = place(&mut control, self.dialect, self.wish.binlog_on).await?;
+        let begun = Instant::now();
+        if !tables.is_empty() {
+            control.execute(&format!("LOCK TABLES {}", tables.join(", "))).await?;
+        }
+        let consistent_at = self.clock.now();
+        let opened = self.open_all(&mut sessions).await;
+        // Other schemas may be written meanwhile: only a range is known for the binlog.
+        control.execute("UNLOCK TABLES").await?;
+        let locked = begun.elapsed();
+        opened?;
+        let after = place(&mut control, self.dialect, self.wish.binlog_on).await?;
+        control.close().await;
+        Ok(Snapshot {
+            sessions,
+            way: Way::TableLocks,
+            locked,
+            position: range(String::new(), before, after),
+            consistent_at,
+        })
+    }
+
+    /// One snapshot. Its position is exact where nobody was between writing the binlog and committing in the engine
+    /// on either side of it: `gtid_owned` empty and `gtid_executed` unchanged.
+    async fn single(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
+        let way = Way::SingleSession;
+        if self.dialect.version.family == Family::MariaDb || !self.wish.binlog_on {
+            let consistent_at = self.clock.now();
+            self.open_all(&mut sessions).await?;
+            return Ok(Snapshot {
+                sessions,
+                way,
+                locked: Duration::ZERO,
+                position: Position::None,
+                consistent_at,
+            });
+        }
+        let mut control = reader_session(self.address, self.dialect, self.wish.lock_wait).await?;
+        let gtids = control.scalar("SELECT @@global.gtid_mode").await?.starts_with("ON");
+        let until = Instant::now() + POSITION_PATIENCE;
+        loop {
+            let place_before = place(&mut control, self.dialect, true).await?;
+            let before = owned_and_executed(&mut control).await?;
+            let consistent_at = self.clock.now();
+            self.open_all(&mut sessions).await?;
+            let place = place(&mut control, self.dialect, true).await?;
+            let after = owned_and_executed(&mut control).await?;
+            let quiet = before.0.is_empty() && after.0.is_empty() && before.1 == after.1;
+            let position = if gtids && quiet {
+                exact(place)
+            } else if gtids && Instant::now() < until {
+                roll_back(&mut sessions).await?;
+                continue;
+            } else {
+                range(if gtids { before.1 } else { String::new() }, place_before, place)
+            };
+            control.close().await;
+            return Ok(Snapshot {
+                sessions,
+                way,
+                locked: Duration::ZERO,
+                position,
+                consistent_at,
+            });
+        }
+    }
+
+    async fn open_all(&self, sessions: &mut [Session]) -> Result<(), DbError> {
+        let opened = futures_util::future::join_all(sessions.iter_mut().map(|session| session.execute(OPEN))).await;
+        opened.into_iter().collect()
+    }
+}
+
+async fn roll_back(sessions: &mut [Session]) -> Result<(), DbError> {
+    for session in sessions {
+        session.execute("ROLLBACK").await?;
+    }
+    Ok(())
+}
+
+async fn owned_and_executed(session: &mut Session) -> Result<(String, String), DbError> {
+    let row = session
+        .text("SELECT @@global.gtid_owned, @@global.gtid_executed")
+        .await?
+        .into_iter()
+        .next();
+    let mut cells = row.unwrap_or_default().into_iter().map(|cell| one_line(&cell));
+    Ok((cells.next().unwrap_or_default(), cells.next().unwrap_or_default()))
+}
+
+/// MariaDB: the binlog position that belongs to this session's snapshot; none with the binlog off.
+async fn snapshot_place(session: &mut Session) -> Result<Option<(String, u64)>, DbError> {
+    let rows = session.text("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
+    let value = |name: &str| {
+        let row = rows
+            .iter()
+            .find(|row| row.first().is_some_and(|n| n.eq_ignore_ascii_case(name)));
+        row.and_then(|row| row.get(1)).cloned().unwrap_or_default()
+    };
+    let file = value("binlog_snapshot_file");
+    Ok(value("binlog_snapshot_position")
+        .parse()
+        .ok()
+        .filter(|_| !file.is_empty())
+        .map(|position| (file, position)))
+}
+
+/// Where the binlog ends now.
+async fn place(session: &mut Session, dialect: &Dialect, binlog_on: bool) -> Result<Option<Place>, DbError> {
+    if !binlog_on {
+        return Ok(None);
+    }
+    let rows = session.named(dialect.binlog_status).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let cell = |name: &str| row.get(name).cloned().unwrap_or_default();
+    let gtid = match dialect.version.family {
+        Family::MySql => cell("executed_gtid_set"),
+        Family::MariaDb => session.scalar("SELECT @@global.gtid_binlog_pos").await?,
+    };
+    Ok(Some(Place {
+        file: cell("file"),
+        position: cell("position").parse().unwrap_or(0),
+        gtid: one_line(&gtid),
+    }))
+}
+
+fn exact(place: Option<Place>) -> Position {
+    place.map_or(Position::None, |place| Position::Exact {
+        file: place.file,
+        position: place.position,
+        gtid: place.gtid,
+    })
+}
+
+/// A server rotates its binlog only when all transactions in the old file are committed in the engine: so everything
+/// before the file that was current *before* the snapshot is surely in it. What the GTID set held then is, too.
+fn range(gtid_before: String, before: Option<Place>, to: Option<Place>) -> Position {
+    const FIRST_EVENT: u64 = 4;
+    match (before, to) {
+        (Some(before), Some(to)) => Position::Range {
+            from: Place {
+                file: before.file,
+                position: FIRST_EVENT,
+                gtid: gtid_before,
+            },
+            to,
+        },
+        (None, _) | (_, None) => Position::None,
+    }
+}
+
+/// A replica's applier.
+struct Replica {
+    running: bool,
+    file: String,
+    position: u64,
+    lag_seconds: i64,
+}
+
+async fn replica(session: &mut Session, dialect: &Dialect) -> Result<Option<Replica>, DbError> {
+    let rows = session.named(dialect.replica_status).await?;
+    let [file, position, running] = dialect.replica_columns;
+    Ok(rows.first().map(|row| {
+        let cell = |name: &str| row.get(name).map(String::as_str).unwrap_or_default();
+        let lag = row
+            .get("seconds_behind_source")
+            .or_else(|| row.get("seconds_behind_master"));
+        Replica {
+            running: cell(running).eq_ignore_ascii_case("yes"),
+            file: cell(file).to_owned(),
+            position: cell(position).parse().unwrap_or(0),
+            lag_seconds: lag.and_then(|lag| lag.parse().ok()).unwrap_or(0),
+        }
+    }))
+}
+
+/// How far a replica is behind its source, in seconds; None if the server is no replica.
+///
+/// # Errors
+/// [`AttemptError::Replica`] if it is one whose applier stands still: its data would be older than it looks.
+pub async fn replica_lag(session: &mut Session, dialect: &Dialect) -> Result<Option<i64>, AttemptError> {
+    match replica(session, dialect).await {
+        Ok(Some(replica)) if replica.running => Ok(Some(replica.lag_seconds)),
+        Ok(Some(_)) => Err(AttemptError::Replica(
+            "the source is a replica whose applier is stopped, so its data is older than it looks; start replication"
+                .to_owned(),
+        )),
+        Ok(None) => Ok(None),
+        // Without the grant to ask (REPLICATION CLIENT, SLAVE MONITOR) it cannot be known; `doctor` says so.
+        Err(DbError::Denied { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish() -> Wish {
+        Wish {
+            sessions: 4,
+            lock: Lock::Auto,
+            lock_wait: Duration::from_secs(1),
+            pause_replica: false,
+            binlog_on: true,
+            tables: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_way_that_server_and_account_allow() {
+        let plain = Grants::parse(["GRANT SELECT ON *.* TO `planb`@`%`"]);
+        let locker = Grants::parse(["GRANT SELECT, RELOAD ON *.* TO `planb`@`%`"]);
+        assert_eq!(way(&wish(), Family::MariaDb, &plain), Way::MariadbSnapshot);
+        assert_eq!(way(&wish(), Family::MySql, &plain), Way::SingleSession);
+        assert_eq!(way(&wish(), Family::MySql, &locker), Way::GlobalLock);
+        assert_eq!(
+            way(
+                &Wish {
+                    binlog_on: false,
+                    ..wish()
+                },
+                Family::MariaDb,
+                &plain
+            ),
+            Way::SingleSession
+        );
+        assert_eq!(
+            way(&Wish { sessions: 1, ..wish() }, Family::MySql, &locker),
+            Way::SingleSession
+        );
+        assert_eq!(
+            way(
+                &Wish {
+                    lock: Lock::None,
+                    ..wish()
+                },
+                Family::MySql,
+                &locker
+            ),
+            Way::SingleSession
+        );
+        assert_eq!(
+            way(
+                &Wish {
+                    lock: Lock::Tables,
+                    ..wish()
+                },
+                Family::MySql,
+                &plain
+            ),
+            Way::TableLocks
+        );
+        assert_eq!(
+            way(
+                &Wish {
+                    pause_replica: true,
+                    ..wish()
+                },
+                Family::MySql,
+                &locker
+            ),
+            Way::PausedReplica
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! What a server refused, named for what the caller does next.
+
+/// Never holds a password: the driver's messages carry the server's text only.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DbError {
+    #[error(
+        "cannot reach the database at {place} ({detail}); check host, port, security group and that the server runs"
+    )]
+    Unreachable { place: String, detail: String },
+    #[error("the database at {place} refused account {user} ({detail}); check [source] user and password")]
+    Login {
+        place: String,
+        user: String,
+        detail: String,
+    },
+    #[error(
+        "TLS with the database at {place} failed ({detail}); check [source] tls_ca, or that the host is the certificate's name"
+    )]
+    Tls { place: String, detail: String },
+    /// The connection broke, the session was killed, or the server is shutting down.
+    #[error("the database connection was lost ({detail})")]
+    Lost { detail: String },
+    /// `KILL QUERY`, or a statement timeout.
+    #[error("a statement was interrupted ({detail})")]
+    Interrupted { detail: String },
+    #[error("a lock was not had in time ({detail})")]
+    LockWait { detail: String },
+    /// A table was altered, dropped or truncated after the snapshot was taken.
+    #[error("a table's definition changed during the dump ({detail})")]
+    DefinitionChanged { detail: String },
+    #[error("the account lacks a privilege for: {sql} ({detail}); see config/grants-*.sql")]
+    Denied { sql: String, detail: String },
+    #[error("the server refused: {sql} ({detail})")]
+    Refused { sql: String, detail: String },
+    #[error("the server's answer to {sql} makes no sense: {detail}")]
+    Odd { sql: String, detail: String },
+}
+
+impl DbError {
+    /// Whether trying again, with a fresh connection and snapshot, cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::Interrupted { .. }
+            | Self::LockWait { .. }
+            | Self::DefinitionChanged { .. } => false,
+            Self::Login { .. } | Self::Tls { .. } | Self::Denied { .. } | Self::Refused { .. } | Self::Odd { .. } => {
+                true
+            }
+        }
+    }
+
+    pub(super) fn at_connect(place: &str, user: &str, error: sqlx::Error) -> Self {
+        let place = place.to_owned();
+        match error {
+            sqlx::Error::Database(database) => {
+                let detail = database.message().to_owned();
+                match number_of(database.as_ref()) {
+                    // ER_ACCESS_DENIED_ERROR, ER_DBACCESS_DENIED, ER_HOST_NOT_PRIVILEGED, ER_ACCOUNT_HAS_BEEN_LOCKED,
+                    // ER_MUST_CHANGE_PASSWORD_LOGIN, ER_SECURE_TRANSPORT_REQUIRED, ER_NOT_SUPPORTED_AUTH_MODE
+                    1045 | 1044 | 1130 | 3118 | 1862 | 3159 | 1251 => Self::Login {
+                        place,
+                        user: user.to_owned(),
+                        detail,
+                    },
+                    _ => Self::Unreachable { place, detail },
+                }
+            }
+            sqlx::Error::Tls(detail) => Self::Tls {
+                place,
+                detail: chain(detail.as_ref()),
+            },
+            sqlx::Error::Io(io) => match io.get_ref().map(|inner| chain(inner)) {
+                Some(detail) if detail.contains("certificate") => Self::Tls { place, detail },
+                _ => Self::Unreachable {
+                    place,
+                    detail: io.to_string(),
+                },
+            },
+            other => Self::Unreachable {
+                place,
+                detail: other.to_string(),
+            },
+        }
+    }
+
+    pub(super) fn at_statement(sql: &str, error: sqlx::Error) -> Self {
+        let sqlx::Error::Database(database) = error else {
+            return Self::Lost {
+                detail: error.to_string(),
+            };
+        };
+        let number = number_of(database.as_ref());
+        let detail = format!("{number}: {}", database.message());
+        // Numbers: https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html, MariaDB's are the same
+        // below 1900.
+        match number {
+            1317 | 3024 | 1969 => Self::Interrupted { detail },
+            1205 | 1213 | 1099 => Self::LockWait { detail },
+            1412 | 1146 | 1054 | 1051 | 1356 | 1305 | 1360 | 1539 | 1049 | 4091 => Self::DefinitionChanged { detail },
+            1044 | 1045 | 1142 | 1143 | 1227 | 1370 => Self::Denied {
+                sql: shortened(sql),
+                detail,
+            },
+            1053 | 1077 | 1079 | 1158 | 1159 | 1160 | 1161 | 1927 | 2006 | 2013 | 4031 => Self::Lost { detail },
+            _ => Self::Refused {
+                sql: shortened(sql),
+                detail,
+            },
+        }
+    }
+}
+
+fn number_of(error: &dyn sqlx::error::DatabaseError) -> u16 {
+    error
+        .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+        .map_or(0, sqlx::mysql::MySqlDatabaseError::number)
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+/// The beginning of a statement, for messages: never its data.
+pub(super) fn shortened(sql: &str) -> String {
+    const LONGEST: usize = 120;
+    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
