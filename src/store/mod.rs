@@ -16,7 +16,10 @@ pub mod azure;
 pub mod directory;
 pub mod faulty;
 pub mod memory;
+mod names;
+pub mod reopening;
 pub mod retrying;
+mod shared;
 
 /// Small facts kept beside a blob. Names are lower-case ASCII letters, digits and `_`; values are ASCII.
 pub type Metadata = BTreeMap<String, String>;
