@@ -1,8 +1,10 @@
 //! PlanB: keeps a second site ready for a service that lives on MySQL.
 
 pub mod agent;
+pub mod aws;
 pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod secret;
+pub mod source;
 pub mod store;

@@ -24,7 +24,10 @@ impl BackupId {
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("backup-")?;
         let well_formed = digits.len() == 15
-            && digits.bytes().enumerate().all(|(i, b)| if i == 8 { b == b'-' } else { b.is_ascii_digit() });
+            && digits
+                .bytes()
+                .enumerate()
+                .all(|(i, b)| if i == 8 { b == b'-' } else { b.is_ascii_digit() });
         if !well_formed {
             return None;
         }

@@ -52,9 +52,15 @@ pub struct Source {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    Address { host: String, port: u16 },
+    Address {
+        host: String,
+        port: u16,
+    },
     /// Endpoint, port and state come from RDS.
-    RdsInstance { id: String, region: Option<String> },
+    RdsInstance {
+        id: String,
+        region: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,14 +90,29 @@ pub enum Place {
     /// `file:///absolute/dir`: backups under it, control data under its `control/`.
     Directory(PathBuf),
     /// `azblob://ACCOUNT/CONTAINER`; control data in a container of its own (default `CONTAINER-control`).
-    Azure { account: String, container: String, control_container: String, endpoint: Option<Url>, auth: AzureAuth },
+    Azure {
+        account: String,
+        container: String,
+        control_container: String,
+        endpoint: Option<Url>,
+        auth: AzureAuth,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AzureAuth {
-    WorkloadIdentity { tenant_id: Option<String>, client_id: Option<String> },
-    ManagedIdentity { client_id: Option<String> },
-    ClientSecret { tenant_id: String, client_id: String, secret: SecretRef },
+    WorkloadIdentity {
+        tenant_id: Option<String>,
+        client_id: Option<String>,
+    },
+    ManagedIdentity {
+        client_id: Option<String>,
+    },
+    ClientSecret {
+        tenant_id: String,
+        client_id: String,
+        secret: SecretRef,
+    },
     AzLogin,
     /// The SAS token (query string, with or without `?`).
     Sas(SecretRef),

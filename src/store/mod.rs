@@ -95,8 +95,12 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Publishes the staged blocks, in this order, as one blob, or nothing. Durable when it returns.
     /// Refuses with [`StoreError::AlreadyExists`] if the name is taken, unless the blob there carries
     /// this upload's run id: then our own earlier commit succeeded and only its answer was lost.
-    async fn commit(&self, upload: &Upload, blocks: &[BlockNumber], metadata: &Metadata)
-    -> Result<Properties, StoreError>;
+    async fn commit(
+        &self,
+        upload: &Upload,
+        blocks: &[BlockNumber],
+        metadata: &Metadata,
+    ) -> Result<Properties, StoreError>;
 
     /// Forgets what was staged and not committed. Best effort where the store drops it by itself in time.
     async fn discard(&self, upload: &Upload) -> Result<(), StoreError>;
@@ -142,7 +146,9 @@ pub enum StoreError {
     NotFound { store: String, name: String },
     #[error("the container of {store} does not exist; create it first ({hint})")]
     NoContainer { store: String, hint: String },
-    #[error("{store} refused access ({detail}); check [store] auth and the role assignments in config/azure-roles.json")]
+    #[error(
+        "{store} refused access ({detail}); check [store] auth and the role assignments in config/azure-roles.json"
+    )]
     Denied { store: String, detail: String },
     #[error("no space left in {store} ({detail})")]
     NoSpace { store: String, detail: String },
