@@ -41,7 +41,7 @@ pub(super) enum Login {
         client_id: String,
         secret: Secret,
     },
-    AzLogin,
+    AzureCli,
 }
 
 /// Asks key vaults. Nothing is kept between questions: they are rare, and a rotated client secret is then used at once.
@@ -102,10 +102,7 @@ impl KeyVault {
         Ok(match login {
             Login::WorkloadIdentity { tenant_id, client_id } => {
                 WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
-                    credential_options: ClientAssertionCredentialOptions {
-                        client_options,
-                        ..Default::default()
-                    },
+                    credential_options: ClientAssertionCredentialOptions { client_options },
                     tenant_id: tenant_id.clone(),
                     client_id: client_id.clone(),
                     ..Default::default()
@@ -127,7 +124,7 @@ impl KeyVault {
                 secret.expose().to_owned().into(),
                 Some(ClientSecretCredentialOptions { client_options }),
             )?,
-            Login::AzLogin => AzureCliCredential::new(None)?,
+            Login::AzureCli => AzureCliCredential::new(None)?,
         })
     }
 }
@@ -153,7 +150,7 @@ impl Login {
                 },
                 None => Self::of_this_place().await,
             },
-            Some(AzureAuth::AzLogin) => Self::AzLogin,
+            Some(AzureAuth::AzLogin) => Self::AzureCli,
             Some(AzureAuth::Sas(_) | AzureAuth::AccountKey(_)) | None => Self::of_this_place().await,
         }
     }
@@ -177,7 +174,7 @@ impl Login {
         } else if identity_endpoint || asset_tag.trim() == AZURE_ASSET_TAG {
             Self::ManagedIdentity { client_id: None }
         } else {
-            Self::AzLogin
+            Self::AzureCli
         }
     }
 }
