@@ -1,6 +1,7 @@
 //! PlanB: keeps a second site ready for a service that lives on MySQL.
 
 pub mod agent;
+pub mod aws;
 pub mod backup;
 pub mod clock;
 pub mod config;
@@ -8,4 +9,5 @@ pub mod dump;
 pub mod format;
 pub mod mysql;
 pub mod secret;
+pub mod source;
 pub mod store;

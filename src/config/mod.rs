@@ -9,7 +9,16 @@ use url::Url;
 
 use crate::secret::SecretRef;
 
+pub mod cadence;
+mod collect;
 pub mod parse;
+mod sections;
+mod store;
+pub mod units;
+pub mod warnings;
+
+pub use parse::{ConfigError, Problem};
+pub use warnings::{Warning, warnings};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -86,6 +95,7 @@ pub struct Store {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Place {
     /// `file:///absolute/dir`: backups under it, control data under its `control/`.
     Directory(PathBuf),

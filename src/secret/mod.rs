@@ -7,9 +7,14 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-pub mod aws;
-pub mod azure;
+mod aws;
+mod azure;
+mod local;
+pub mod reference;
 pub mod resolver;
+
+pub use reference::ReferenceError;
+pub use resolver::Resolver;
 
 /// A secret value. `Debug` and `Display` print nothing of it, and its memory is wiped on drop.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,0 +1,3 @@
+//! The database that is protected, as its platform knows it.
+
+pub mod rds;

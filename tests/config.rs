@@ -1,0 +1,812 @@
+//! What a configuration may say: every mistake is told with its key, no secret is repeated, and the examples hold.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use planb::config::warnings::schedule_cannot_meet_rpo;
+use planb::config::{
+    AzureAuth, Config, ConfigError, Endpoint, Lock, Login, Place, Problem, Removal, Schedule, Tls, VerifySource,
+    warnings,
+};
+use planb::secret::{Reference, SecretRef};
+use proptest::prelude::*;
+
+const SMALLEST: &str = r#"
+[service]
+name = "petclinic"
+[source]
+host = "127.0.0.1"
+user = "planb"
+password = "env:PLANB_SOURCE_PASSWORD"
+[store]
+url = "azblob://bloberry01/mysql-backups"
+auth = "az-login"
+"#;
+
+fn problems(text: &str) -> Vec<Problem> {
+    match Config::parse(text) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems().to_vec(),
+    }
+}
+
+/// `SMALLEST` with lines of one section added to it, or its own lines of these keys replaced by them.
+fn with(section: &str, lines: &str) -> String {
+    let replaced: Vec<&str> = lines
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, _)| key.trim())
+        .collect();
+    let mut text = String::new();
+    let mut current = "";
+    let mut placed = false;
+    for line in SMALLEST.lines() {
+        current = if line.starts_with('[') { line } else { current };
+        let ours = current == format!("[{section}]");
+        if !(ours
+            && line
+                .split_once('=')
+                .is_some_and(|(key, _)| replaced.contains(&key.trim())))
+        {
+            text += &format!("{line}\n");
+        }
+        if ours && line.starts_with('[') {
+            text += &format!("{lines}\n");
+            placed = true;
+        }
+    }
+    if placed {
+        text
+    } else {
+        format!("{text}[{section}]\n{lines}\n")
+    }
+}
+
+#[track_caller]
+fn accepted(section: &str, lines: &str) -> Config {
+    Config::parse(&with(section, lines)).unwrap_or_else(|error| panic!("{lines}: {error}"))
+}
+
+/// The one problem that `lines` cause, and that it is at `key`.
+#[track_caller]
+fn refused(section: &str, lines: &str, key: &str) -> String {
+    let found = problems(&with(section, lines));
+    let keys: Vec<&str> = found.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, [format!("{section}.{key}")], "{lines}: {found:?}");
+    found[0].message.clone()
+}
+
+#[test]
+fn the_smallest_configuration_has_the_promised_defaults() {
+    let config = Config::parse(SMALLEST).unwrap();
+    assert_eq!(config.service.site, "primary");
+    assert_eq!((config.targets.rpo.as_secs(), config.targets.rto.as_secs()), (300, 900));
+    assert_eq!(
+        config.source.endpoint,
+        Endpoint::Address {
+            host: "127.0.0.1".into(),
+            port: 3306
+        }
+    );
+    assert_eq!(config.source.tls, Tls::Required);
+    assert_eq!(config.store.prefix, "backups/");
+    let Place::Azure { control_container, .. } = &config.store.place else {
+        panic!("not Azure")
+    };
+    assert_eq!(control_container, "mysql-backups-control");
+    assert_eq!(config.backup.schedule, Schedule::KeepRpo);
+    assert_eq!(
+        (config.backup.sessions, config.backup.level, config.backup.lock),
+        (4, 3, Lock::Auto)
+    );
+    assert_eq!(config.backup.lock_wait, Duration::from_secs(1));
+    assert_eq!(config.backup.verify_source, VerifySource::Daily);
+    assert_eq!(
+        (config.backup.stall.as_secs(), config.backup.timeout.as_secs()),
+        (60, 6 * 3600)
+    );
+    assert_eq!(
+        (
+            config.retention.keep_all.as_secs(),
+            config.retention.keep_hourly.as_secs()
+        ),
+        (48 * 3600, 7 * 86_400)
+    );
+    assert_eq!((config.retention.keep_days, config.retention.keep_at_least), (30, 12));
+    assert_eq!(config.retention.removal, Removal::Delete);
+}
+
+#[test]
+fn every_mistake_of_a_file_is_told_at_once_and_none_repeats_a_secret() {
+    const SECRET: &str = "hunter2-Tr0ub4dor";
+    let text = format!(
+        r#"
+sessions = 8
+[servise]
+name = "petclinic"
+[service]
+nmae = "petclinic"
+site = "AWS Seoul {SECRET}"
+[targets]
+rpo = "5 minutes {SECRET}"
+[source]
+host = "db.bank.internal"
+port = 70000
+user = "planb"
+password = "{SECRET}"
+tls = "of"
+databases = "{SECRET}"
+[store]
+url = "azblob://bloberry01/mysql-backups?sig={SECRET}"
+auth = "account-key"
+account_key = ["env:GOOD", "{SECRET}"]
+endpoint = "http://storage.bank.internal/{SECRET}"
+sas = "env:{SECRET} "
+[backup]
+sesions = 4
+level = "3"
+lock_wait = "90s"
+schedule = "*/5 {SECRET}"
+max_bytes_per_second = "20"
+stall = true
+[retention]
+keep_at_least = 0
+removal = "{SECRET}"
+[recovery]
+password = "{SECRET}"
+"#
+    );
+    let error = Config::parse(&text).unwrap_err();
+    let found = error.problems();
+    let keys: Vec<&str> = found.iter().map(|problem| problem.key.as_str()).collect();
+    let expected = [
+        "service.name",
+        "sessions",
+        "servise",
+        "service.nmae",
+        "service.site",
+        "targets.rpo",
+        "source.port",
+        "source.password",
+        "source.tls",
+        "source.databases",
+        "store.url",
+        "store.account_key",
+        "store.endpoint",
+        "store.sas",
+        "backup.sesions",
+        "backup.level",
+        "backup.lock_wait",
+        "backup.schedule",
+        "backup.max_bytes_per_second",
+        "backup.stall",
+        "retention.keep_at_least",
+        "retention.removal",
+        "recovery",
+    ];
+    assert_eq!(keys, expected, "{error}");
+    let message = |key: &str| found.iter().find(|problem| problem.key == key).unwrap();
+    assert!(message("sessions").message.contains("belongs under [backup]"));
+    assert!(message("servise").message.contains("did you mean [service]"));
+    assert!(message("service.nmae").message.contains("did you mean name"));
+    assert!(message("source.tls").message.contains("did you mean \"off\""));
+    assert!(message("source.password").message.contains("env:NAME"));
+    assert!(message("backup.sesions").message.contains("did you mean sessions"));
+    assert_eq!(message("source.port").line, Some(12), "{error}");
+    let told = format!("{error} {error:?}");
+    assert!(told.contains("23 problems"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn text_that_is_no_toml_is_told_by_line_without_quoting_it() {
+    for text in [
+        "[source]\npassword = hunter2\nhost = \"x\n",
+        "[source]\npassword = \"hunter2",
+        "hunter2",
+        "a = 1\na = 'hunter2'",
+    ] {
+        let error = Config::parse(text).unwrap_err();
+        assert!(
+            error
+                .problems()
+                .iter()
+                .all(|problem| problem.key == "syntax" && problem.line.is_some()),
+            "{error}"
+        );
+        assert!(!format!("{error}{error:?}").contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_section_that_is_no_section_is_told() {
+    for text in ["service = 3", "[[service]]\nname = \"a\""] {
+        let found = problems(text);
+        assert!(
+            found
+                .iter()
+                .any(|problem| problem.key == "service" && problem.message.contains("[service]")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_file_is_told_what_it_lacks() {
+    let keys: Vec<String> = problems("").into_iter().map(|problem| problem.key).collect();
+    assert_eq!(
+        keys,
+        [
+            "service.name",
+            "source.host",
+            "source.user",
+            "source.password",
+            "store.url"
+        ]
+    );
+}
+
+#[test]
+fn tls_is_off_only_on_this_machine() {
+    for host in ["127.0.0.1", "localhost", "::1", "127.9.9.9"] {
+        accepted("source", &format!("host = \"{host}\"\ntls = \"off\""));
+    }
+    for host in [
+        "10.0.0.1",
+        "db.internal",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "::2",
+    ] {
+        refused("source", &format!("host = \"{host}\"\ntls = \"off\""), "tls");
+    }
+    refused("source", "tls = \"off\"\ntls_ca = \"/etc/ca.pem\"", "tls_ca");
+    refused("source", "tls_ca = \"ca.pem\"", "tls_ca");
+}
+
+#[test]
+fn a_source_is_one_place_and_one_login() {
+    let rds = SMALLEST.replace(
+        "host = \"127.0.0.1\"",
+        "rds_instance = \"prod\"\nregion = \"ap-northeast-2\"",
+    );
+    let config = Config::parse(&rds).unwrap();
+    assert_eq!(
+        config.source.endpoint,
+        Endpoint::RdsInstance {
+            id: "prod".into(),
+            region: Some("ap-northeast-2".into())
+        }
+    );
+    refused("source", "rds_instance = \"prod\"", "host");
+    refused("source", "region = \"ap-northeast-2\"", "region");
+}
+
+#[test]
+fn an_rds_login_needs_rds_and_no_password() {
+    let iam = SMALLEST
+        .replace("host = \"127.0.0.1\"", "rds_instance = \"prod\"")
+        .replace("password = \"env:PLANB_SOURCE_PASSWORD\"", "login = \"rds-iam\"");
+    assert_eq!(Config::parse(&iam).unwrap().source.login, Login::RdsIam);
+    let keys = |text: &str| {
+        problems(text)
+            .into_iter()
+            .map(|problem| problem.key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        keys(&iam.replace("rds_instance = \"prod\"", "host = \"db.internal\"")),
+        ["source.login"]
+    );
+    assert_eq!(
+        keys(&iam.replace("login =", "password = \"env:A\"\nlogin =")),
+        ["source.password"]
+    );
+    assert_eq!(
+        keys(&iam.replace("login =", "tls = \"off\"\nlogin =")),
+        ["source.tls", "source.tls"]
+    );
+}
+
+#[test]
+fn databases_are_named_once_and_are_not_the_servers_own() {
+    assert_eq!(
+        accepted("source", "databases = [\"a\", \"b\"]").source.databases,
+        ["a", "b"]
+    );
+    for list in [
+        "[]",
+        "[\"mysql\"]",
+        "[\"SYS\"]",
+        "[\"a\", \"b\", \"a\"]",
+        "[\"\"]",
+        "[1]",
+        "\"a\"",
+    ] {
+        refused("source", &format!("databases = {list}"), "databases");
+    }
+}
+
+#[test]
+fn numbers_and_times_stay_in_their_ranges() {
+    for (section, key, good, bad) in [
+        (
+            "backup",
+            "sessions",
+            &["1", "64"][..],
+            &["0", "65", "-1", "\"4\"", "1.5", "99999999999999999999"][..],
+        ),
+        ("backup", "level", &["1", "12"], &["0", "13"]),
+        (
+            "backup",
+            "lock_wait",
+            &["\"1s\"", "\"60s\"", "\"1m\""],
+            &["\"0s\"", "\"61s\"", "1", "\"500ms\""],
+        ),
+        ("backup", "stall", &["\"5s\""], &["\"4s\"", "\"2h\""]),
+        ("backup", "timeout", &["\"2m\""], &["\"59s\"", "\"8d\""]),
+        (
+            "backup",
+            "max_bytes_per_second",
+            &["\"20MiB\""],
+            &["\"20MB\"", "\"1KiB\"", "20"],
+        ),
+        ("backup", "threads_running_limit", &["1"], &["0"]),
+        ("source", "port", &["1", "65535", "0xcea"], &["0", "65536"]),
+        ("source", "pause_replica", &["true"], &["\"true\"", "1"]),
+        ("targets", "rpo", &["\"1s\""], &["\"0s\"", "\"5\"", "300"]),
+        ("retention", "keep_at_least", &["1"], &["0"]),
+        ("retention", "keep_days", &["0", "3650"], &["-1"]),
+        ("retention", "keep_all", &["\"0s\"", "\"48h\""], &["\"48\"", "48"]),
+        (
+            "service",
+            "site",
+            &["\"aws-seoul\""],
+            &[
+                "\"\"",
+                "\"AWS\"",
+                "\"a b\"",
+                "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
+            ],
+        ),
+    ] {
+        for value in good {
+            accepted(section, &format!("{key} = {value}"));
+        }
+        for value in bad {
+            refused(section, &format!("{key} = {value}"), key);
+        }
+    }
+    refused("backup", "stall = \"2m\"\ntimeout = \"2m\"", "stall");
+}
+
+#[test]
+fn a_schedule_is_cron_or_keep_rpo() {
+    for good in ["keep-rpo", "*/5 * * * *", "30 */5 * * * *", "0 18 * * MON-FRI"] {
+        accepted("backup", &format!("schedule = \"{good}\""));
+    }
+    for bad in [
+        "keep_rpo",
+        "@daily",
+        "* * * *",
+        "0 0 30 2 *",
+        "61 * * * *",
+        "* * * * * * 2030",
+    ] {
+        assert!(refused("backup", &format!("schedule = \"{bad}\""), "schedule").contains("keep-rpo"));
+    }
+}
+
+#[test]
+fn a_store_url_names_a_container_or_an_absolute_directory() {
+    for good in ["azblob://abc/backups", "azblob://abc/backups/"] {
+        if good.ends_with('/') {
+            refused("store", &format!("url = \"{good}\""), "url");
+        } else {
+            accepted("store", &format!("url = \"{good}\""));
+        }
+    }
+    for bad in [
+        "file:///",
+        "file:relative",
+        "file://host/share",
+        "file:",
+        "/var/lib",
+        "s3://a/b",
+        "azblob://abc",
+        "azblob://ab/backups",
+        "azblob://ABC_/backups",
+        "azblob://abc/UPPER",
+        "azblob://abc/a/b",
+        "azblob://abc/x--y",
+        "azblob://abc:1/backups",
+        "azblob://u:p@abc/backups",
+        "azblob://abc/backups?sv=1",
+        "https://abc.blob.core.windows.net/c",
+        "",
+    ] {
+        refused("store", &format!("url = \"{bad}\""), "url");
+    }
+    let file = SMALLEST
+        .replace("azblob://bloberry01/mysql-backups", "file:///srv/store")
+        .replace("auth = \"az-login\"", "");
+    assert_eq!(
+        Config::parse(&file).unwrap().store.place,
+        Place::Directory(PathBuf::from("/srv/store"))
+    );
+    let with_auth = SMALLEST.replace("azblob://bloberry01/mysql-backups", "file:///srv/store");
+    assert_eq!(problems(&with_auth)[0].key, "store.auth");
+}
+
+#[test]
+fn an_endpoint_is_https_unless_it_is_an_emulator_here() {
+    let key = "auth = \"account-key\"\naccount_key = \"env:K\"\n";
+    for good in [
+        "https://a.blob.core.windows.net",
+        "http://127.0.0.1:10000/devstoreaccount1",
+        "http://[::1]:1/x",
+        "http://localhost:1",
+    ] {
+        accepted("store", &format!("{key}endpoint = \"{good}\""));
+    }
+    for bad in [
+        "http://10.0.0.1",
+        "http://example.com",
+        "ftp://127.0.0.1",
+        "https://a/?sig=x",
+        "https://u:p@a/",
+        "nonsense",
+    ] {
+        refused("store", &format!("{key}endpoint = \"{bad}\""), "endpoint");
+    }
+    let message = refused(
+        "store",
+        "endpoint = \"http://127.0.0.1:10000/devstoreaccount1\"",
+        "endpoint",
+    );
+    assert!(
+        message.contains("account-key"),
+        "Entra tokens are not sent over http: {message}"
+    );
+}
+
+#[test]
+fn each_kind_of_auth_takes_its_own_keys_and_no_others() {
+    let login = "tenant_id = \"t\"\nclient_id = \"c\"\n";
+    accepted("store", &format!("auth = \"workload-identity\"\n{login}"));
+    accepted("store", "auth = \"managed-identity\"\nclient_id = \"c\"");
+    accepted("store", "auth = \"sas\"\nsas = \"env:SAS\"");
+    let secret = accepted(
+        "store",
+        &format!("auth = \"client-secret\"\n{login}client_secret = \"file:/run/secret\""),
+    );
+    let Place::Azure { auth, .. } = secret.store.place else {
+        panic!("not Azure")
+    };
+    let reference = SecretRef(vec![Reference::File("/run/secret".into())]);
+    assert_eq!(
+        auth,
+        AzureAuth::ClientSecret {
+            tenant_id: "t".into(),
+            client_id: "c".into(),
+            secret: reference
+        }
+    );
+
+    refused("store", "auth = \"sas\"", "sas");
+    refused("store", "auth = \"account-key\"", "account_key");
+    refused("store", "auth = \"az-login\"\nsas = \"env:SAS\"", "sas");
+    refused("store", "auth = \"managed-identity\"\ntenant_id = \"t\"", "tenant_id");
+    refused("store", "auth = \"storage-key\"", "auth");
+    let vault = format!("auth = \"client-secret\"\n{login}client_secret = \"azure-keyvault:kv-dr/s\"");
+    refused("store", &vault, "client_secret");
+}
+
+#[test]
+fn a_prefix_and_a_control_container_cannot_mix_with_backups() {
+    assert_eq!(accepted("store", "prefix = \"a/b\"").store.prefix, "a/b/");
+    for bad in [
+        "",
+        "/",
+        "/a/",
+        "a//b/",
+        "../a/",
+        "a/../b/",
+        "control/",
+        "preserved/x/",
+        "a b/",
+    ] {
+        refused("store", &format!("prefix = \"{bad}\""), "prefix");
+    }
+    refused("store", "control = \"mysql-backups\"", "control");
+    let long = "a".repeat(60);
+    refused("store", &format!("url = \"azblob://abc/{long}\""), "control");
+    accepted(
+        "store",
+        &format!("url = \"azblob://abc/{long}\"\ncontrol = \"control\""),
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_comes_with_a_hint() {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, hint) in [
+        (directory.path().join("none.toml"), "--config"),
+        (directory.path().to_owned(), "--config"),
+    ] {
+        let error = Config::load(&path).unwrap_err();
+        assert!(matches!(error, ConfigError::Unreadable { .. }) && error.is_permanent());
+        let told = error.to_string();
+        assert!(
+            told.contains(hint) && told.contains(&path.display().to_string()),
+            "{told}"
+        );
+    }
+    let latin = directory.path().join("latin.toml");
+    std::fs::write(&latin, b"name = \"\xe9\"").unwrap();
+    assert!(Config::load(&latin).unwrap_err().to_string().contains("UTF-8"));
+}
+
+fn warned(config: &Config) -> Vec<&'static str> {
+    warnings(config).into_iter().map(|warning| warning.key).collect()
+}
+
+#[test]
+fn a_schedule_that_cannot_keep_the_rpo_is_told_with_both_figures() {
+    let config = accepted("backup", "schedule = \"*/5 * * * *\"");
+    let told = warnings(&config).remove(0);
+    assert_eq!(told.key, "backup.schedule");
+    assert!(
+        told.text.contains("up to 5m apart") && told.text.contains("targets.rpo = 5m"),
+        "{}",
+        told.text
+    );
+
+    let config = accepted("backup", "schedule = \"*/4 * * * *\"");
+    assert!(
+        warned(&config).is_empty(),
+        "nothing measured yet, a minute is left for the run"
+    );
+    assert_eq!(schedule_cannot_meet_rpo(&config, Duration::from_secs(60)), None);
+    let told = schedule_cannot_meet_rpo(&config, Duration::from_secs(61)).unwrap().text;
+    assert!(told.contains("4m apart") && told.contains("5m1s"), "{told}");
+
+    let nights = accepted("backup", "schedule = \"* 9-17 * * *\"");
+    assert!(warnings(&nights)[0].text.contains("15h1m"), "the night counts");
+}
+
+#[test]
+fn keep_rpo_is_told_only_when_runs_are_too_long_for_it() {
+    let config = Config::parse(SMALLEST).unwrap();
+    assert_eq!(schedule_cannot_meet_rpo(&config, Duration::from_secs(150)), None);
+    assert!(schedule_cannot_meet_rpo(&config, Duration::from_secs(151)).is_some());
+}
+
+#[test]
+fn store_credentials_that_only_aws_has_are_told() {
+    let key = |references: &str| accepted("store", &format!("auth = \"account-key\"\naccount_key = {references}"));
+    assert_eq!(
+        warned(&key("[\"aws-secret:planb/prod#a\", \"aws-secret:other\"]")),
+        ["store.account_key"]
+    );
+    assert!(warned(&key("[\"aws-secret:planb/prod#a\", \"file:/etc/planb/key\"]")).is_empty());
+    assert!(warned(&key("\"azure-keyvault:kv-dr/storage-key\"")).is_empty());
+}
+
+#[test]
+fn settings_that_a_bank_would_not_want_are_told() {
+    assert_eq!(warned(&accepted("source", "tls = \"off\"")), ["source.tls"]);
+    assert_eq!(
+        warned(&accepted("source", "host = \"a.b.ap-northeast-2.rds.amazonaws.com\"")),
+        ["source.tls_ca"]
+    );
+    assert_eq!(warned(&accepted("backup", "lock = \"tables\"")), ["backup.lock"]);
+    assert_eq!(
+        warned(&accepted("backup", "verify_source = \"never\"")),
+        ["backup.verify_source"]
+    );
+    assert_eq!(
+        warned(&accepted("retention", "keep_at_least = 1")),
+        ["retention.keep_at_least"]
+    );
+    assert_eq!(warned(&accepted("retention", "keep_days = 3")), ["retention.keep_days"]);
+    assert!(warned(&accepted("retention", "keep_days = 0\ndaily = 35")).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in any::<String>()) {
+        let _ = Config::parse(&text);
+    }
+
+    /// Whatever stands at a key, the parser either takes it or names that key, and the reason never repeats it.
+    #[test]
+    fn any_value_anywhere_is_taken_or_told(at in 0..SMALLEST_KEYS.len(), value in "[ -~]{12,40}") {
+        let (section, key) = SMALLEST_KEYS[at];
+        let quoted = format!("{key} = {}", toml::Value::String(value.clone()));
+        if let Err(error) = Config::parse(&with(section, &quoted)) {
+            let told = error.to_string();
+            prop_assert!(told.contains(&format!("{section}.")), "{}", told);
+            prop_assert!(!told.contains(&value), "{}", told);
+        }
+    }
+}
+
+const SMALLEST_KEYS: &[(&str, &str)] = &[
+    ("service", "name"),
+    ("service", "site"),
+    ("targets", "rpo"),
+    ("source", "host"),
+    ("source", "user"),
+    ("source", "password"),
+    ("source", "tls"),
+    ("source", "tls_ca"),
+    ("source", "databases"),
+    ("store", "url"),
+    ("store", "auth"),
+    ("store", "account_key"),
+    ("store", "sas"),
+    ("store", "client_secret"),
+    ("store", "endpoint"),
+    ("store", "prefix"),
+    ("backup", "schedule"),
+    ("backup", "level"),
+    ("retention", "removal"),
+];
+
+// --- the examples that come with PlanB ---------------------------------------------------------------
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+fn examples(extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(example("")).unwrap();
+    let files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect()
+}
+
+#[test]
+fn every_example_is_accepted_and_only_development_is_warned_about() {
+    let found = examples("toml");
+    assert!(found.len() >= 5, "{found:?}");
+    for path in found {
+        let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        let warned = warned(&config);
+        if path.ends_with("development.toml") {
+            assert_eq!(warned, ["store.url", "source.tls"]);
+        } else {
+            assert!(warned.is_empty(), "{}: {warned:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_bank_example_shows_every_key_and_what_it_promises() {
+    let text = std::fs::read_to_string(example("planb.toml")).unwrap();
+    for key in [
+        "name",
+        "site",
+        "rpo",
+        "rto",
+        "host",
+        "port",
+        "rds_instance",
+        "region",
+        "user",
+        "password",
+        "login",
+        "databases",
+        "tls",
+        "tls_ca",
+        "pause_replica",
+        "url",
+        "auth",
+        "account_key",
+        "sas",
+        "tenant_id",
+        "client_id",
+        "client_secret",
+        "endpoint",
+        "prefix",
+        "control",
+        "schedule",
+        "sessions",
+        "lock",
+        "lock_wait",
+        "max_bytes_per_second",
+        "threads_running_limit",
+        "level",
+        "verify_source",
+        "stall",
+        "timeout",
+        "keep_all",
+        "keep_hourly",
+        "keep_days",
+        "keep_at_least",
+        "daily",
+        "weekly",
+        "monthly",
+        "yearly",
+        "removal",
+    ] {
+        assert!(text.contains(&format!("{key} = ")), "{key} is not shown");
+    }
+    let config = Config::load(&example("planb.toml")).unwrap();
+    assert_eq!((config.targets.rpo.as_secs(), config.targets.rto.as_secs()), (300, 900));
+    assert_eq!(config.backup.schedule, Schedule::KeepRpo);
+    assert_eq!(
+        config.retention.removal,
+        Removal::Tag,
+        "the agent beside the source cannot delete"
+    );
+}
+
+#[test]
+fn the_other_examples_are_what_they_say() {
+    let daily = Config::load(&example("daily.toml")).unwrap();
+    assert!(daily.targets.rpo >= Duration::from_secs(24 * 3600) + daily.backup.timeout);
+    assert_eq!(daily.retention.keep_days, 30);
+    let generations = Config::load(&example("generations.toml"))
+        .unwrap()
+        .retention
+        .generations;
+    assert_eq!(
+        (
+            generations.daily,
+            generations.weekly,
+            generations.monthly,
+            generations.yearly
+        ),
+        (35, 12, 12, 7)
+    );
+    let development = Config::load(&example("development.toml")).unwrap();
+    assert!(matches!(development.store.place, Place::Directory(_)));
+}
+
+fn json(name: &str) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(example(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn the_aws_policy_allows_three_calls_on_one_thing_each() {
+    assert_eq!(examples("json").len(), 2);
+    let policy = json("aws-iam-policy.json");
+    let statements = policy["Statement"].as_array().unwrap();
+    let actions: Vec<&str> = statements
+        .iter()
+        .map(|statement| statement["Action"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        actions,
+        [
+            "secretsmanager:GetSecretValue",
+            "rds:DescribeDBInstances",
+            "rds-db:connect"
+        ]
+    );
+    for statement in statements {
+        let resource = statement["Resource"].as_str().unwrap();
+        assert!(
+            resource.starts_with("arn:aws:") && !resource.contains('*'),
+            "{resource}"
+        );
+        assert_eq!(statement["Effect"], "Allow");
+    }
+}
+
+#[test]
+fn of_the_azure_roles_only_the_pruner_deletes_and_only_the_reader_cannot_write() {
+    let roles = json("azure-roles.json");
+    for role in roles.as_array().unwrap() {
+        let name = role["Name"].as_str().unwrap();
+        let allowed = format!("{}{}", role["Actions"], role["DataActions"]);
+        assert_eq!(allowed.contains("/delete"), name == "PlanB pruner", "{name}");
+        assert_eq!(allowed.contains("blobs/write"), name != "PlanB reader", "{name}");
+        assert!(!allowed.contains('*') && !allowed.contains("listKeys"), "{name}");
+    }
+    assert_eq!(roles.as_array().unwrap().len(), 3);
+}
