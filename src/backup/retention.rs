@@ -199,13 +199,21 @@ impl Pruning {
         if self.removals.len() > limit {
             match excess {
                 Excess::Allow => {}
-                Excess::Refuse => return Err(TooMany { removals: self.removals.len(), good: self.good, limit }),
-                Excess::Defer => self.kept.extend(self.removals.split_off(limit).into_iter().map(|later| Kept {
-                    id: later.id,
-                    blob: later.blob,
-                    etag: later.etag,
-                    reasons: BTreeSet::from([Reason::Deferred]),
-                })),
+                Excess::Refuse => {
+                    return Err(TooMany {
+                        removals: self.removals.len(),
+                        good: self.good,
+                        limit,
+                    });
+                }
+                Excess::Defer => self
+                    .kept
+                    .extend(self.removals.split_off(limit).into_iter().map(|later| Kept {
+                        id: later.id,
+                        blob: later.blob,
+                        etag: later.etag,
+                        reasons: BTreeSet::from([Reason::Deferred]),
+                    })),
             }
         }
         Ok(Approved(self))
@@ -260,7 +268,11 @@ pub fn keep(backups: &[Entry], policy: &Retention, holds: &Holds, now: Timestamp
         });
     }
 
-    let kept_good: Vec<&Entry> = good.iter().filter(|&&i| !reasons[i].is_empty()).map(|&i| &backups[i]).collect();
+    let kept_good: Vec<&Entry> = good
+        .iter()
+        .filter(|&&i| !reasons[i].is_empty())
+        .map(|&i| &backups[i])
+        .collect();
     let mut pruning = Pruning {
         kept: Vec::new(),
         removals: Vec::new(),
@@ -291,13 +303,18 @@ pub fn keep(backups: &[Entry], policy: &Retention, holds: &Holds, now: Timestamp
 
 /// The reasons to keep a backup that do not depend on the others.
 fn own_reasons(backup: &Entry, policy: &Retention, holds: &Holds, now: Timestamp) -> BTreeSet<Reason> {
-    let longest = signed(policy.keep_all).max(signed(policy.keep_hourly)).max(days_long(policy.keep_days));
+    let longest = signed(policy.keep_all)
+        .max(signed(policy.keep_hourly))
+        .max(days_long(policy.keep_days));
     // One dated long ago that landed just now (a long run, a wrong clock, a copied store) is young all the same.
     let youngest_age = age(backup, now).min(now.duration_since(backup.committed_at));
     let orphan = backup.standing == Standing::Orphan;
     [
         (youngest_age <= signed(policy.keep_all), Reason::Young),
-        (backup.consistent_at > now || backup.committed_at > now, Reason::FutureDated),
+        (
+            backup.consistent_at > now || backup.committed_at > now,
+            Reason::FutureDated,
+        ),
         (holds.restoring_from.contains(&backup.id), Reason::RestoringFrom),
         (backup.standing == Standing::Preserved, Reason::Preserved),
         (matches!(backup.standing, Standing::Unusable(_)), Reason::Unusable),
@@ -315,7 +332,10 @@ fn removal(backup: &Entry, policy: &Retention, kept_good: &[&Entry], now: Timest
     // A period's newest one comes last within it; equal dates make the later id the newest.
     let of_same = |period: fn(Timestamp) -> i64| {
         let wanted = period(backup.consistent_at);
-        kept_good.iter().rev().find(|kept| period(kept.consistent_at) == wanted && kept.id > backup.id)
+        kept_good
+            .iter()
+            .rev()
+            .find(|kept| period(kept.consistent_at) == wanted && kept.id > backup.id)
     };
     let old = age(backup, now);
     let orphan = backup.standing == Standing::Orphan;
@@ -325,7 +345,11 @@ fn removal(backup: &Entry, policy: &Retention, kept_good: &[&Entry], now: Timest
         (Some(newest), _) => (Because::NotNewestOfHour, vec![newest.id.clone()]),
         (None, Some(newest)) => (Because::NotNewestOfDay, vec![newest.id.clone()]),
         (None, None) => {
-            let because = if orphan { Because::OrphanPastEveryRule } else { Because::PastEveryRule };
+            let because = if orphan {
+                Because::OrphanPastEveryRule
+            } else {
+                Because::PastEveryRule
+            };
             let ends: BTreeSet<&BackupId> = newer.first().into_iter().chain(newer.last()).map(|b| &b.id).collect();
             (because, ends.into_iter().cloned().collect())
         }

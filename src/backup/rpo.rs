@@ -52,7 +52,12 @@ pub struct Rpo {
 }
 
 impl Rpo {
-    pub const UNKNOWN: Self = Self { loss_now: None, newest: None, newest_proven: None, state: State::Unknown };
+    pub const UNKNOWN: Self = Self {
+        loss_now: None,
+        newest: None,
+        newest_proven: None,
+        state: State::Unknown,
+    };
 }
 
 impl fmt::Display for Rpo {
@@ -61,7 +66,11 @@ impl fmt::Display for Rpo {
         match (self.state, &self.newest, self.loss_now) {
             (State::Unknown, _, _) => return f.write_str("RPO unknown: the store has not answered yet"),
             (state, Some(newest), Some(loss)) => {
-                let state = if state == State::AtRisk { "at risk" } else { state.as_str() };
+                let state = if state == State::AtRisk {
+                    "at risk"
+                } else {
+                    state.as_str()
+                };
                 write!(f, "RPO {state}: {} s would be lost, newest {newest}", loss.as_secs())?;
             }
             (state, _, _) => return write!(f, "RPO {state}: there is no good backup, everything would be lost"),
@@ -95,10 +104,16 @@ impl Newest {
             backups
                 .iter()
                 .filter(|b| b.standing == Standing::Good && (!proven_only || b.proven_at.is_some()))
-                .map(|b| Point { id: b.id.clone(), data_from: b.consistent_at.min(b.committed_at) })
+                .map(|b| Point {
+                    id: b.id.clone(),
+                    data_from: b.consistent_at.min(b.committed_at),
+                })
                 .max_by(|a, b| (a.data_from, &a.id).cmp(&(b.data_from, &b.id)))
         };
-        Self { good: points(false), proven: points(true) }
+        Self {
+            good: points(false),
+            proven: points(true),
+        }
     }
 
     /// The RPO at `now` (the store's clock). `next_commit`: when the next backup is expected to land; `None` if
@@ -106,7 +121,12 @@ impl Newest {
     pub fn assess(&self, target: Duration, next_commit: Option<Timestamp>, now: Timestamp) -> Rpo {
         let newest_proven = self.proven.as_ref().map(|p| p.id.clone());
         let Some(newest) = &self.good else {
-            return Rpo { loss_now: None, newest: None, newest_proven, state: State::Breached };
+            return Rpo {
+                loss_now: None,
+                newest: None,
+                newest_proven,
+                state: State::Breached,
+            };
         };
         let allowed = signed(target);
         let loss = now.duration_since(newest.data_from);
@@ -157,7 +177,11 @@ impl fmt::Display for Feasibility {
 /// Judges a schedule by its largest gap between starts and by how long a run takes.
 pub fn feasibility(interval: Duration, run: Duration, target: Duration) -> Feasibility {
     let worst_case = worst_case(interval, run);
-    if worst_case <= target { Feasibility::Meets { worst_case } } else { Feasibility::Misses { worst_case, target } }
+    if worst_case <= target {
+        Feasibility::Meets { worst_case }
+    } else {
+        Feasibility::Misses { worst_case, target }
+    }
 }
 
 /// When the next run has to start so that it lands in time (`schedule = "keep-rpo"`).
@@ -165,7 +189,10 @@ pub fn feasibility(interval: Duration, run: Duration, target: Duration) -> Feasi
 pub enum NextStart {
     At(Timestamp),
     /// Too late already, or runs take too long: as soon as may be, and by how much it will miss.
-    TooLate { start: Timestamp, by: Duration },
+    TooLate {
+        start: Timestamp,
+        by: Duration,
+    },
 }
 
 impl NextStart {
@@ -198,7 +225,9 @@ pub fn next_start(data_from: Timestamp, target: Duration, slow_run: Duration, pr
 /// Whether keep-rpo can work at all: each run starts where its predecessor's data is already one run (plus pause)
 /// old, and takes one run itself.
 pub fn keep_rpo_feasibility(slow_run: Duration, target: Duration) -> Feasibility {
-    let interval = slow_run.saturating_add(MIN_PAUSE).saturating_add(margin(target, slow_run));
+    let interval = slow_run
+        .saturating_add(MIN_PAUSE)
+        .saturating_add(margin(target, slow_run));
     feasibility(interval, slow_run, target)
 }
 
@@ -268,7 +297,13 @@ mod tests {
     }
 
     fn newest(data_from: i64) -> Newest {
-        Newest { good: Some(Point { id: BackupId::at(at(data_from)), data_from: at(data_from) }), proven: None }
+        Newest {
+            good: Some(Point {
+                id: BackupId::at(at(data_from)),
+                data_from: at(data_from),
+            }),
+            proven: None,
+        }
     }
 
     const MIN5: Duration = Duration::from_secs(300);
@@ -281,7 +316,10 @@ mod tests {
         assert_eq!(n.assess(MIN5, None, at(60)).state, State::AtRisk);
         assert_eq!(n.assess(MIN5, Some(at(302)), at(301)).state, State::Breached);
         assert_eq!(n.assess(MIN5, None, at(60)).loss_now, Some(Duration::from_secs(60)));
-        assert_eq!(Newest::default().assess(MIN5, Some(at(1)), at(0)).state, State::Breached);
+        assert_eq!(
+            Newest::default().assess(MIN5, Some(at(1)), at(0)).state,
+            State::Breached
+        );
     }
 
     #[test]
@@ -302,7 +340,10 @@ mod tests {
             proven_at: None,
         };
         let rpo = Newest::of(&[entry(86_400, 10), entry(0, 5)]).assess(MIN5, None, at(400));
-        assert_eq!((rpo.loss_now, rpo.state), (Some(Duration::from_secs(390)), State::Breached));
+        assert_eq!(
+            (rpo.loss_now, rpo.state),
+            (Some(Duration::from_secs(390)), State::Breached)
+        );
     }
 
     #[test]
@@ -319,7 +360,13 @@ mod tests {
         assert!(matches!(keep_rpo_feasibility(run, MIN5), Feasibility::Meets { .. }));
         let slow = Duration::from_secs(160);
         let late = next_start(at(0), MIN5, slow, at(160));
-        assert_eq!(late, NextStart::TooLate { start: at(165), by: Duration::from_secs(65) });
+        assert_eq!(
+            late,
+            NextStart::TooLate {
+                start: at(165),
+                by: Duration::from_secs(65)
+            }
+        );
         assert!(matches!(keep_rpo_feasibility(slow, MIN5), Feasibility::Misses { .. }));
     }
 
@@ -328,6 +375,10 @@ mod tests {
         let mut times = RunTimes::default();
         assert_eq!(times.slow(), None);
         (1..=100).for_each(|s| times.note(Duration::from_secs(s)));
-        assert_eq!(times.slow(), Some(Duration::from_secs(98)), "46th of the last 48 (53..=100)");
+        assert_eq!(
+            times.slow(),
+            Some(Duration::from_secs(98)),
+            "46th of the last 48 (53..=100)"
+        );
     }
 }
