@@ -1,5 +1,7 @@
 //! A backup: its name, its life in the store, what is kept and what would be lost.
 
 pub mod entry;
+pub mod lease;
+pub mod prune;
 pub mod retention;
 pub mod rpo;
