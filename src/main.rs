@@ -1,1 +1,5 @@
-fn main() {}
+//! `planb`: see `planb --help`.
+
+fn main() -> std::process::ExitCode {
+    planb::cli::main()
+}

@@ -1,7 +1,10 @@
 //! A backup: its name, its life in the store, what is kept and what would be lost.
 
+pub mod claim;
 pub mod entry;
 pub mod lease;
 pub mod prune;
 pub mod retention;
 pub mod rpo;
+pub mod run;
+pub mod shelf;

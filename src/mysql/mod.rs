@@ -26,6 +26,8 @@ pub struct Address {
     pub port: u16,
     pub user: String,
     pub password: Secret,
+    /// The password is a token that travels as it is (RDS IAM), which only TLS makes safe.
+    pub token_login: bool,
     pub tls: Tls,
     /// Authority that signed the server's certificate, PEM. Required where TLS is: a system's own roots
     /// sign neither RDS nor Azure Database for MySQL certificates.
@@ -59,6 +61,7 @@ impl Address {
             .pipes_as_concat(false)
             .no_engine_substitution(false)
             .timezone(Some("+00:00".to_owned()))
+            .enable_cleartext_plugin(self.token_login && self.tls == Tls::Required)
             .statement_cache_capacity(0)
             .disable_statement_logging();
         match (self.tls, &self.tls_ca) {

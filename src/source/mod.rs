@@ -1,3 +1,4 @@
 //! The database that is protected, as its platform knows it.
 
+pub mod login;
 pub mod rds;

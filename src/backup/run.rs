@@ -1,0 +1,345 @@
+//! One backup, from the first look at the source to the commit: attempts, and what ends them.
+//!
+//! A run makes attempts until one is committed, a person must act, or its time is over. Each attempt is a fresh
+//! snapshot under a fresh run id; whatever it staged is discarded unless it is committed. While the store does not
+//! answer, no snapshot is held.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::claim::{self, ClaimError};
+use super::entry::{BackupId, Entry, Standing};
+use super::shelf;
+use crate::clock::Clock;
+use crate::config::{Config, VerifySource};
+use crate::dump::pipeline::{PipelineError, Progress};
+use crate::dump::{self, About, Attempt, AttemptError, Dumped, SourceFacts};
+use crate::mysql::{Address, DbError};
+use crate::source::login::{Finder, LoginError};
+use crate::store::{BlobStore, StoreError, Upload};
+
+/// Clocks that differ by less are taken for equal: the store tells whole seconds only.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
+/// A source whose schema keeps changing is given up after so many attempts; the next run tries again.
+const MOST_ATTEMPTS: u32 = 20;
+/// A cancelled run that does not end by itself within this time is dropped.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// What a finished run has to tell: one line in the log, one object in JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSummary {
+    pub id: BackupId,
+    pub consistent_at: Timestamp,
+    pub committed_at: Timestamp,
+    pub rows: u64,
+    pub tables: u64,
+    pub raw_bytes: u64,
+    pub stored_bytes: u64,
+    /// Of the attempt that was committed.
+    pub duration: Duration,
+    /// How long the source was locked for the snapshot.
+    pub locked: Duration,
+    pub attempts: u32,
+    pub way: crate::format::index::Way,
+    pub sessions: u32,
+    /// How often a reader gave way to somebody who waited.
+    pub yields: u64,
+    pub notes: Vec<String>,
+    pub digest: String,
+}
+
+/// Why a run ended without a backup.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "the clock stands at {now}, but the newest backup is of {newest}: the clock was set back, and a new backup would look \
+         older than that one; correct the clock"
+    )]
+    ClockSetBack { now: Timestamp, newest: Timestamp },
+    #[error("no attempt succeeded within {limit:?}; the last one failed: {last}")]
+    OutOfTime { limit: Duration, last: String },
+    #[error("cancelled; nothing was published")]
+    Cancelled,
+}
+
+impl RunError {
+    /// Whether the next run cannot do better unless a person changes something.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Claim(error) => error.is_permanent(),
+            Self::Login(error) => error.is_permanent(),
+            Self::Attempt(error) => error.is_permanent(),
+            Self::Store(error) => error.is_permanent(),
+            Self::ClockSetBack { .. } => true,
+            Self::OutOfTime { .. } | Self::Cancelled => false,
+        }
+    }
+}
+
+/// Everything a run needs; made once, used for every run.
+pub struct Runner {
+    pub config: Config,
+    pub store: Arc<dyn BlobStore>,
+    pub control: Arc<dyn BlobStore>,
+    pub finder: Finder,
+    pub clock: Arc<dyn Clock>,
+    /// Makes run ids: lower-case hex, never the same twice.
+    pub run_ids: fn() -> String,
+}
+
+/// What a person or the agent asks of one run.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Whatever the configuration says, have the server checksum every table.
+    pub verify_source: bool,
+    /// Why another server is right under this site's name.
+    pub accept_source_changed: Option<String>,
+}
+
+/// Told while it runs, for progress bars and watchdogs.
+pub trait Observer: Send + Sync {
+    /// An attempt begins; figures appear in `progress`.
+    fn attempt(&self, number: u32, progress: Arc<Progress>);
+    /// About this many bytes are to be read.
+    fn estimate(&self, bytes: u64);
+    /// An attempt failed and is repeated.
+    fn repeated(&self, error: &AttemptError);
+}
+
+impl Runner {
+    /// Makes one backup.
+    ///
+    /// # Errors
+    /// [`RunError`]. Whatever it is, nothing that list, latest, restore or prune can see was left behind.
+    pub async fn run(&self, wanted: &Wanted, observer: &dyn Observer, cancel: &CancellationToken) -> Result<RunSummary, RunError> {
+        let until = Instant::now() + self.config.backup.timeout;
+        let staged = Staged::default();
+        let mut attempts = std::pin::pin!(self.attempts(wanted, observer, cancel, until, &staged));
+        let result = tokio::select! {
+            biased;
+            result = &mut attempts => result,
+            // Asked to stop, it ends by itself at the next step; a server that does not answer is not waited for.
+            () = async { cancel.cancelled().await; tokio::time::sleep(STOP_WITHIN).await } => Err(RunError::Cancelled),
+        };
+        if let Some(upload) = staged.take() {
+            // The store drops it by itself in time; a run id stages nothing that another could take up.
+            let discarded = tokio::time::timeout(STOP_WITHIN, self.store.discard(&upload)).await;
+            tracing::debug!(?discarded, "discarded what was staged");
+        }
+        result
+    }
+
+    async fn attempts(
+        &self,
+        wanted: &Wanted,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+        until: Instant,
+        staged: &Staged,
+    ) -> Result<RunSummary, RunError> {
+        let mut number = 0;
+        let mut pause = FIRST_PAUSE;
+        // A login refused once may be a password just rotated: it is read again, once.
+        let mut login_refused = false;
+        loop {
+            number += 1;
+            let error = match self.attempt(wanted, observer, number, cancel, staged).await {
+                Ok(summary) => return Ok(summary),
+                Err(error) => error,
+            };
+            let refused = matches!(error, RunError::Attempt(AttemptError::Source(DbError::Login { .. })));
+            let again = !error.is_permanent() || (refused && !std::mem::replace(&mut login_refused, true));
+            if !again || cancel.is_cancelled() {
+                return Err(if cancel.is_cancelled() { RunError::Cancelled } else { error });
+            }
+            if number >= MOST_ATTEMPTS || Instant::now() + pause >= until {
+                return Err(RunError::OutOfTime { limit: self.config.backup.timeout, last: error.to_string() });
+            }
+            tracing::warn!(attempt = number, %error, pause_seconds = pause.as_secs(), "attempt failed, a fresh snapshot will be taken");
+            if let RunError::Attempt(error) = &error {
+                observer.repeated(error);
+            }
+            self.wait(pause, until, &error).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits before the next attempt; where the store was the trouble, until it answers.
+    async fn wait(&self, pause: Duration, until: Instant, error: &RunError) {
+        tokio::time::sleep(pause).await;
+        let store_trouble = matches!(
+            error,
+            RunError::Store(_)
+                | RunError::Claim(ClaimError::Store(_))
+                | RunError::Attempt(AttemptError::Store(_) | AttemptError::Pipeline(PipelineError::Stalled(_) | PipelineError::Store(_)))
+        );
+        while store_trouble && Instant::now() < until {
+            if self.store.now().await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(LONGEST_PAUSE).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        wanted: &Wanted,
+        observer: &dyn Observer,
+        number: u32,
+        cancel: &CancellationToken,
+        staged: &Staged,
+    ) -> Result<RunSummary, RunError> {
+        let begun = Instant::now();
+        let config = &self.config;
+        let key = config.store.prefix.trim_end_matches('/').replace('/', "-");
+        claim::service(self.control.as_ref(), &key, &config.service.name, self.clock.now()).await?;
+        let clock_offset = self.clock_offset().await?;
+        let shelf = shelf::list(self.store.as_ref(), &config.store.prefix, &config.service.name).await?;
+        let newest = shelf.iter().filter(|entry| entry.standing == Standing::Good).map(|entry| entry.consistent_at).max();
+
+        let address = self.finder.address().await?;
+        let facts = dump::survey(&address, &config.source).await?;
+        let accepted = wanted.accept_source_changed.as_deref();
+        claim::site(self.control.as_ref(), &config.service.site, &facts.identity, accepted, self.clock.now()).await?;
+
+        let progress = Arc::new(Progress::default());
+        observer.attempt(number, Arc::clone(&progress));
+        let run_id = (self.run_ids)();
+        let verify_source = wanted.verify_source || self.is_verification_due(&shelf, clock_offset);
+        // An attempt before this one may have left something behind.
+        if let Some(earlier) = staged.begin(Upload { name: config.store.prefix.clone(), run_id: run_id.clone() }) {
+            let _ = self.store.discard(&earlier).await;
+        }
+        let making = Making { address: &address, facts: &facts, newest, clock_offset, verify_source, run_id: &run_id };
+        let (dumped, committed_at) = self.dump_and_commit(&making, progress, observer, cancel).await?;
+        staged.take();
+        let summary = &dumped.index.summary;
+        Ok(RunSummary {
+            id: BackupId::at(summary.consistent_at),
+            consistent_at: summary.consistent_at,
+            committed_at,
+            rows: summary.rows,
+            tables: summary.tables.len() as u64,
+            raw_bytes: summary.raw_bytes,
+            stored_bytes: dumped.stored_bytes,
+            duration: begun.elapsed(),
+            locked: dumped.locked,
+            attempts: number,
+            way: summary.way,
+            sessions: summary.sessions,
+            yields: dumped.yields,
+            notes: summary.notes.clone(),
+            digest: dumped.digest,
+        })
+    }
+
+    async fn dump_and_commit(
+        &self,
+        making: &Making<'_>,
+        progress: Arc<Progress>,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+    ) -> Result<(Dumped, Timestamp), RunError> {
+        let config = &self.config;
+        let about = About { service: config.service.name.clone(), site: config.service.site.clone(), epoch: 0 };
+        let attempt = Attempt {
+            address: making.address,
+            facts: making.facts,
+            about: &about,
+            backup: &config.backup,
+            pause_replica: config.source.pause_replica,
+            verify_source: making.verify_source,
+            store: Arc::clone(&self.store),
+            clock: self.clock.as_ref(),
+            clock_offset: making.clock_offset,
+            progress,
+            estimate: &|bytes| observer.estimate(bytes),
+        };
+        let dumped = attempt.run(making.run_id, |at| self.free_name(at, making.newest), cancel).await;
+        let (upload, dumped) = dumped.map_err(|error| match error {
+            AttemptError::NameTaken(name) => self.name_taken(name, making.newest),
+            other => other.into(),
+        })?;
+        let properties = self.store.commit(&upload, &dumped.blocks, &shelf::metadata(&dumped)).await?;
+        Ok((dumped, properties.last_modified))
+    }
+
+    /// The blob's name for a snapshot of `at`, if it is free and newer than all there are.
+    async fn free_name(&self, at: Timestamp, newest: Option<Timestamp>) -> Result<String, AttemptError> {
+        let name = BackupId::at(at).blob(&self.config.store.prefix);
+        let older = newest.is_some_and(|newest| BackupId::at(at) < BackupId::at(newest));
+        if older || self.store.properties(&name).await?.is_some() {
+            return Err(AttemptError::NameTaken(name));
+        }
+        Ok(name)
+    }
+
+    fn name_taken(&self, name: String, newest: Option<Timestamp>) -> RunError {
+        let at = BackupId::of_blob(&self.config.store.prefix, &name).map(|id| id.second());
+        match (at, newest) {
+            (Some(now), Some(newest)) if BackupId::at(now) < BackupId::at(newest) => RunError::ClockSetBack { now, newest },
+            _ => AttemptError::NameTaken(name).into(),
+        }
+    }
+
+    /// What to add to our clock to have the store's, where they differ at all.
+    async fn clock_offset(&self) -> Result<SignedDuration, StoreError> {
+        let store = self.store.now().await?;
+        let offset = store.duration_since(self.clock.now());
+        if offset.abs() < CLOCK_TOLERANCE {
+            return Ok(SignedDuration::ZERO);
+        }
+        tracing::warn!(offset_seconds = offset.as_secs(), "this machine's clock and the store's differ; the store's counts");
+        Ok(offset)
+    }
+
+    /// Daily: unless a backup of this UTC day is on the shelf already.
+    fn is_verification_due(&self, shelf: &[Entry], offset: SignedDuration) -> bool {
+        let day = |at: Timestamp| at.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let today = day(self.clock.now().saturating_add(offset).unwrap_or_else(|_| self.clock.now()));
+        match self.config.backup.verify_source {
+            VerifySource::Never => false,
+            VerifySource::Always => true,
+            VerifySource::Daily => !shelf.iter().any(|entry| day(entry.consistent_at) == today),
+        }
+    }
+}
+
+/// What was staged and not committed: to be discarded, however the run ends.
+#[derive(Debug, Default)]
+struct Staged(Mutex<Option<Upload>>);
+
+impl Staged {
+    /// Remembers `upload`; returns what an earlier attempt left.
+    fn begin(&self, upload: Upload) -> Option<Upload> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(upload)
+    }
+
+    fn take(&self) -> Option<Upload> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What one attempt is made of.
+struct Making<'a> {
+    address: &'a Address,
+    facts: &'a SourceFacts,
+    newest: Option<Timestamp>,
+    clock_offset: SignedDuration,
+    verify_source: bool,
+    run_id: &'a str,
+}

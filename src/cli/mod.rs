@@ -1,0 +1,136 @@
+//! The command line: composes what the other modules do, and says how it went.
+//!
+//! Results go to stdout, logs and progress to stderr. Exit codes are fixed: 0 done, 1 failed, 2 usage or
+//! configuration, 3 refused by a safety rule, 4 stopped part-way, 5 a backup is damaged.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+mod agent;
+mod backup;
+mod backups;
+mod config_check;
+mod doctor;
+mod failure;
+mod open;
+mod present;
+mod prune;
+mod status;
+
+use failure::Failure;
+
+/// Keeps a second site ready in another cloud for a service that lives on MySQL.
+#[derive(Debug, Parser)]
+#[command(name = "planb", version, about, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by a safety rule,\n\
+    4 stopped part-way, 5 a backup is damaged.")]
+pub struct Cli {
+    /// Configuration file
+    #[arg(long, global = true, env = "PLANB_CONFIG", default_value = "/etc/planb/planb.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Print one JSON object instead of text (long operations: one object a line, the last is the result)
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon: backups on their schedule, retention, RPO
+    Agent,
+    /// Make one backup now
+    Backup(backup::BackupArgs),
+    /// List backups, newest first
+    Backups(backups::BackupsArgs),
+    /// Remove what the retention policy no longer keeps
+    Prune(prune::PruneArgs),
+    /// Show what would be lost now, and what there is to restore
+    Status,
+    /// Check everything that must hold before a disaster
+    Doctor,
+    /// Work with the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print completions for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read the configuration and report every problem and warning
+    Check,
+}
+
+/// What every command gets.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    pub config: PathBuf,
+    pub json: bool,
+}
+
+/// Runs the process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no mistake.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let common = Common { config: cli.config, json: cli.json };
+    if let Err(error) = crate::agent::logging::init() {
+        eprintln!("planb: {error}");
+    }
+    let json = common.json;
+    match run(cli.command, common) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(json);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command, common: Common) -> Result<(), Failure> {
+    match command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "planb", &mut std::io::stdout());
+            return Ok(());
+        }
+        Command::Man => {
+            return clap_mangen::Man::new(Cli::command())
+                .render(&mut std::io::stdout())
+                .map_err(|error| Failure::failed(format!("cannot write the manual page: {error}")));
+        }
+        Command::Config(ConfigCommand::Check) => return config_check::run(&common),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Agent => agent::run(&common).await,
+            Command::Backup(args) => backup::run(&common, &args).await,
+            Command::Backups(args) => backups::run(&common, &args).await,
+            Command::Prune(args) => prune::run(&common, &args).await,
+            Command::Status => status::run(&common).await,
+            Command::Doctor => doctor::run(&common).await,
+            Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
+        }
+    });
+    // Compression threads end with their queue; nothing else may hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    result
+}

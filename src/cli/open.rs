@@ -1,0 +1,133 @@
+//! Puts the parts together as the configuration says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use super::failure::Failure;
+use crate::backup::run::Runner;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{AzureAuth, Config, Place};
+use crate::secret::resolver::Resolver;
+use crate::source::login::Finder;
+use crate::store::azure::{AzureCredentialInput, AzureStore};
+use crate::store::directory::DirectoryStore;
+use crate::store::reopening::{Opener, Reopening};
+use crate::store::retrying::{RetryPolicy, Retrying};
+use crate::store::{BlobStore, StoreError};
+
+/// A person at a prompt is told after this long that the store does not answer.
+const PATIENCE_OF_A_PERSON: Duration = Duration::from_secs(20);
+
+/// Where backups are, and where control data is.
+pub struct Stores {
+    pub backups: Arc<dyn BlobStore>,
+    pub control: Arc<dyn BlobStore>,
+}
+
+pub fn config(common: &Common) -> Result<Config, Failure> {
+    Ok(Config::load(&common.config)?)
+}
+
+pub fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
+/// The stores, for something that runs unattended.
+pub async fn stores(config: &Config, cancel: &CancellationToken) -> Result<Stores, StoreError> {
+    open(config, RetryPolicy::DEFAULT, cancel).await
+}
+
+/// The stores, for a person who waits.
+pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> {
+    let policy = RetryPolicy { give_up_after: PATIENCE_OF_A_PERSON, ..RetryPolicy::DEFAULT };
+    open(config, policy, &CancellationToken::new()).await
+}
+
+async fn open(config: &Config, policy: RetryPolicy, cancel: &CancellationToken) -> Result<Stores, StoreError> {
+    match &config.store.place {
+        Place::Directory(root) => {
+            let backups = DirectoryStore::open(root, clock()).await?;
+            let control = DirectoryStore::open_or_create(root.join("control"), clock()).await?;
+            Ok(Stores { backups: retrying(backups, policy, cancel), control: retrying(control, policy, cancel) })
+        }
+        Place::Azure { container, control_container, .. } => {
+            let backups = azure(config, container).await?;
+            let control = azure(config, control_container).await?;
+            Ok(Stores { backups: retrying(backups, policy, cancel), control: retrying(control, policy, cancel) })
+        }
+    }
+}
+
+fn retrying<S: BlobStore + 'static>(store: S, policy: RetryPolicy, cancel: &CancellationToken) -> Arc<dyn BlobStore> {
+    Arc::new(Retrying::new(store, policy, rand::random(), cancel.clone()))
+}
+
+async fn azure(config: &Config, container: &str) -> Result<Reopening<AzureOpener>, StoreError> {
+    let opener = AzureOpener { config: config.clone(), container: container.to_owned(), resolver: Resolver::for_config(config) };
+    Reopening::open(opener).await
+}
+
+/// Opens an Azure container with its secrets as they are now.
+#[derive(Debug)]
+struct AzureOpener {
+    config: Config,
+    container: String,
+    resolver: Resolver,
+}
+
+#[async_trait]
+impl Opener for AzureOpener {
+    async fn open(&self) -> Result<Arc<dyn BlobStore>, StoreError> {
+        let Place::Azure { account, endpoint, auth, .. } = &self.config.store.place else {
+            return Err(StoreError::Invalid { store: self.container.clone(), detail: "not an Azure store".to_owned() });
+        };
+        let input = self.credential(auth).await?;
+        let store = AzureStore::open(account, &self.container, endpoint.as_ref(), &input, clock())?;
+        Ok(Arc::new(store))
+    }
+}
+
+impl AzureOpener {
+    async fn credential(&self, auth: &AzureAuth) -> Result<AzureCredentialInput, StoreError> {
+        let store = || format!("azblob container {}", self.container);
+        let secret = async |reference| {
+            self.resolver.resolve(reference).await.map_err(|error| {
+                if error.is_permanent() {
+                    StoreError::Denied { store: store(), detail: error.to_string() }
+                } else {
+                    StoreError::Unavailable { store: store(), detail: error.to_string() }
+                }
+            })
+        };
+        Ok(match auth {
+            AzureAuth::WorkloadIdentity { tenant_id, client_id } => {
+                AzureCredentialInput::WorkloadIdentity { tenant_id: tenant_id.clone(), client_id: client_id.clone() }
+            }
+            AzureAuth::ManagedIdentity { client_id } => AzureCredentialInput::ManagedIdentity { client_id: client_id.clone() },
+            AzureAuth::ClientSecret { tenant_id, client_id, secret: reference } => AzureCredentialInput::ClientSecret {
+                tenant_id: tenant_id.clone(),
+                client_id: client_id.clone(),
+                secret: secret(reference).await?,
+            },
+            AzureAuth::AzLogin => AzureCredentialInput::AzLogin,
+            AzureAuth::Sas(reference) => AzureCredentialInput::Sas(secret(reference).await?),
+            AzureAuth::AccountKey(reference) => AzureCredentialInput::AccountKey(secret(reference).await?),
+        })
+    }
+}
+
+/// Everything a backup needs.
+pub fn runner(config: &Config, stores: &Stores) -> Runner {
+    Runner {
+        finder: Finder::new(config.source.clone(), Resolver::for_config(config)),
+        config: config.clone(),
+        store: Arc::clone(&stores.backups),
+        control: Arc::clone(&stores.control),
+        clock: clock(),
+        run_ids: || format!("{:016x}", rand::random::<u64>()),
+    }
+}
