@@ -1,3 +1,304 @@
 //! The daemon: runs backups on their schedule and knows the RPO at every moment.
+//!
+//! The loop below only carries out what `state` decides, and tells `state` what came of it. It owns every task:
+//! at most one run and one chore, each with a cancellation and a deadline. The watchdog is fed from this loop and
+//! nowhere else, so a loop that stands still, or a task that will not end, is noticed by systemd.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+
+pub mod logging;
+pub mod notify;
+pub mod runner;
 pub mod schedule;
+pub mod signals;
+pub mod state;
+
+use notify::{Notice, Notifier};
+use runner::{BackupRunner, RunError, RunSummary, Survey};
+use signals::{Signal, Signals};
+use state::{Decision, LOOK_EVERY, Moment, Settings, State};
+
+/// Longest time that reading the configuration may hold up the loop.
+const LOAD_WITHIN: Duration = Duration::from_secs(10);
+/// After an abort, a task has this long to let go.
+const ABORT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A configuration, ready to be used.
+#[derive(Clone)]
+pub struct Loaded {
+    pub settings: Settings,
+    pub runner: Arc<dyn BackupRunner>,
+}
+
+/// Reads the configuration again.
+#[async_trait]
+pub trait Loader: Send + Sync {
+    /// All problems together, if there are any.
+    async fn load(&self) -> Result<Loaded, Vec<String>>;
+}
+
+/// The daemon's surroundings.
+pub struct Agent {
+    pub clock: Arc<dyn Clock>,
+    pub notifier: Arc<dyn Notifier>,
+    pub signals: Box<dyn Signals>,
+    pub loader: Box<dyn Loader>,
+    /// `WatchdogSec`, if systemd watches.
+    pub watchdog: Option<Duration>,
+    /// How long a stop waits for what is under way to end by itself; less than the unit's `TimeoutStopSec`.
+    pub stop_within: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("something under way ignores its cancellation; ending, so that the service manager starts afresh")]
+    Stuck,
+}
+
+impl Agent {
+    /// Runs until told to stop. Everything it started has ended, or was aborted, when it returns.
+    pub async fn run(mut self, loaded: Loaded) -> Result<(), AgentError> {
+        let mut work = Work::start(&self, loaded);
+        self.notifier.notify(&Notice::Ready);
+        loop {
+            let at = work.moment();
+            let wait = match work.state.decide(at) {
+                Decision::Wait(wait) => wait,
+                Decision::GiveUp => return Err(AgentError::Stuck),
+                decision => {
+                    work.carry_out(decision);
+                    continue;
+                }
+            };
+            if work.state.is_healthy(at) && self.watchdog.is_some() {
+                self.notifier.notify(&Notice::Watchdog);
+            }
+            self.notifier.notify(&Notice::Status(work.state.rpo(at).to_string()));
+            let wait = wait.min(self.watchdog.map_or(LOOK_EVERY, |every| every / 3));
+            tokio::select! {
+                biased;
+                signal = self.signals.next() => match signal {
+                    Signal::Stop => break,
+                    Signal::Reload => self.reload(&mut work).await,
+                },
+                Some(ended) = work.tasks.join_next_with_id() => work.ended(ended),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.notifier.notify(&Notice::Stopping);
+        work.stop(self.stop_within).await;
+        Ok(())
+    }
+
+    /// Takes the new configuration, or keeps the old one and says everything that is wrong with the new.
+    async fn reload(&self, work: &mut Work) {
+        self.notifier.notify(&Notice::Reloading);
+        let problems = match timeout(LOAD_WITHIN, self.loader.load()).await {
+            Ok(Ok(loaded)) => {
+                tracing::info!("configuration reloaded");
+                work.state.configure(loaded.settings, work.moment());
+                work.runner = loaded.runner;
+                work.feasibility_told = false;
+                Vec::new()
+            }
+            Ok(Err(problems)) => problems,
+            Err(_) => vec![format!("it could not be read within {} s", LOAD_WITHIN.as_secs())],
+        };
+        for problem in &problems {
+            tracing::error!(problem, "the new configuration is not valid; going on with the old one");
+        }
+        self.notifier.notify(&Notice::Ready);
+    }
+}
+
+/// How something under way ended.
+enum Ended {
+    Run(Result<RunSummary, RunError>),
+    Survey(Result<Survey, RunError>),
+    Prune(Result<String, RunError>),
+}
+
+/// A task of ours: how to recognise it and how to cancel it.
+struct Task {
+    id: Id,
+    started: Instant,
+    cancel: CancellationToken,
+}
+
+/// What is known and under way.
+struct Work {
+    state: State,
+    runner: Arc<dyn BackupRunner>,
+    clock: Arc<dyn Clock>,
+    epoch: Instant,
+    tasks: JoinSet<Ended>,
+    run: Option<Task>,
+    chore: Option<Task>,
+    /// Since the last change of configuration.
+    feasibility_told: bool,
+}
+
+impl Work {
+    fn start(agent: &Agent, loaded: Loaded) -> Self {
+        let at = Moment {
+            wall: agent.clock.now(),
+            mono: Duration::ZERO,
+        };
+        Self {
+            state: State::new(loaded.settings, at),
+            runner: loaded.runner,
+            clock: Arc::clone(&agent.clock),
+            epoch: Instant::now(),
+            tasks: JoinSet::new(),
+            run: None,
+            chore: None,
+            feasibility_told: false,
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            wall: self.clock.now(),
+            mono: self.epoch.elapsed(),
+        }
+    }
+
+    fn carry_out(&mut self, decision: Decision) {
+        let runner = Arc::clone(&self.runner);
+        let cancel = CancellationToken::new();
+        let token = cancel.clone();
+        let task = |id| {
+            Some(Task {
+                id,
+                started: Instant::now(),
+                cancel,
+            })
+        };
+        match decision {
+            Decision::Run(trigger) => {
+                let run = async move { Ended::Run(runner.run(token, trigger).await) };
+                self.run = task(self.tasks.spawn(run).id());
+            }
+            Decision::Survey => {
+                let survey = async move { Ended::Survey(runner.survey(token).await) };
+                self.chore = task(self.tasks.spawn(survey).id());
+            }
+            Decision::Prune(rpo) => {
+                let prune = async move { Ended::Prune(runner.prune(token, rpo).await) };
+                self.chore = task(self.tasks.spawn(prune).id());
+            }
+            Decision::CancelRun => cancel_late(&self.run, "the backup run"),
+            Decision::CancelChore => cancel_late(&self.chore, "the survey or pruning"),
+            Decision::Wait(_) | Decision::GiveUp => {}
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        let at = self.moment();
+        match ended {
+            Ok((_, Ended::Run(result))) => self.run_ended(result),
+            Ok((_, Ended::Survey(result))) => {
+                self.chore = None;
+                if let Err(error) = &result {
+                    tracing::warn!(%error, "the store could not be surveyed; trying again");
+                }
+                self.state.surveyed(result.as_ref(), at);
+                self.tell_feasibility();
+            }
+            Ok((_, Ended::Prune(result))) => {
+                self.chore = None;
+                match result {
+                    Ok(did) => tracing::info!(did, "retention applied"),
+                    Err(error) => tracing::warn!(%error, "retention not applied; trying again in an hour"),
+                }
+                self.state.pruned();
+            }
+            // It panicked: the defect is logged, the daemon goes on.
+            Err(panic) if self.run.as_ref().is_some_and(|run| run.id == panic.id()) => {
+                self.run_ended(Err(RunError::Transient(format!("a defect ended the run: {panic}"))));
+            }
+            Err(panic) => {
+                self.chore = None;
+                tracing::error!(error = %panic, "a defect ended the survey or pruning");
+                self.state.surveyed(Err(&RunError::Transient(panic.to_string())), at);
+            }
+        }
+    }
+
+    /// Takes a run's end into account, and logs the one line that every run has.
+    fn run_ended(&mut self, result: Result<RunSummary, RunError>) {
+        let at = self.moment();
+        self.state.run_ended(&result, at);
+        let took = self.run.take().map_or(0.0, |run| run.started.elapsed().as_secs_f64());
+        let rpo = self.state.rpo(at);
+        let rpo_seconds = rpo.loss_now.map(|loss| loss.as_secs());
+        let (rpo_state, skipped) = (rpo.state.as_str(), self.state.take_skipped());
+        match result {
+            Ok(run) => {
+                #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+                let ratio = run.raw_bytes as f64 / run.stored_bytes.max(1) as f64;
+                tracing::info!(
+                    id = %run.id, rows = run.rows, raw_bytes = run.raw_bytes, stored_bytes = run.stored_bytes, ratio,
+                    seconds = run.seconds, lock_ms = run.lock_millis, attempts = run.attempts,
+                    rpo_seconds, rpo_state, skipped, "backup committed"
+                );
+            }
+            Err(error) => {
+                tracing::error!(%error, seconds = took, rpo_seconds, rpo_state, skipped, "backup failed");
+            }
+        }
+        self.tell_feasibility();
+    }
+
+    /// Says once, as soon as it is known, what the schedule can lose at worst.
+    fn tell_feasibility(&mut self) {
+        let Some(feasibility) = self.state.feasibility().filter(|_| !self.feasibility_told) else {
+            return;
+        };
+        self.feasibility_told = true;
+        match feasibility {
+            crate::backup::rpo::Feasibility::Meets { .. } => tracing::info!(%feasibility, "the schedule meets the RPO"),
+            crate::backup::rpo::Feasibility::Misses { .. } => {
+                tracing::warn!(%feasibility, "the schedule cannot meet the RPO");
+            }
+        }
+    }
+
+    /// Cancels what is under way and waits for it, then aborts what did not listen.
+    async fn stop(mut self, within: Duration) {
+        for task in [&self.run, &self.chore].into_iter().flatten() {
+            task.cancel.cancel();
+        }
+        let drained = timeout(within, async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(ended);
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!(
+                seconds = within.as_secs(),
+                "what was under way did not end in time; aborted"
+            );
+            let aborted = timeout(ABORT_WITHIN, self.tasks.shutdown());
+            if aborted.await.is_err() {
+                tracing::error!("something under way cannot even be aborted");
+            }
+        }
+    }
+}
+
+fn cancel_late(task: &Option<Task>, what: &str) {
+    if let Some(task) = task {
+        let seconds = task.started.elapsed().as_secs();
+        tracing::error!(seconds, what, "over its deadline; cancelled");
+        task.cancel.cancel();
+    }
+}

@@ -1,0 +1,81 @@
+//! What the daemon drives, in its own words: something that makes, surveys and prunes backups.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::backup::entry::{BackupId, Entry};
+use crate::backup::rpo::Rpo;
+
+/// Why a run starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The schedule's tick, or keep-rpo's time.
+    Schedule,
+    /// After a start or a suspended machine: waiting for the next tick would lose more than promised.
+    CatchUp,
+    /// An earlier run failed, and so again.
+    Retry,
+}
+
+/// A run that committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSummary {
+    pub id: BackupId,
+    pub rows: u64,
+    pub raw_bytes: u64,
+    pub stored_bytes: u64,
+    pub seconds: f64,
+    /// Longest time that locks were held on the source.
+    pub lock_millis: u64,
+    pub consistent_at: Timestamp,
+    /// By the store's clock.
+    pub committed_at: Timestamp,
+    pub attempts: u32,
+}
+
+/// What is in the store, and what time it is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Survey {
+    pub entries: Vec<Entry>,
+    pub store_now: Timestamp,
+}
+
+/// Why a run, survey or pruning did not end well. The text holds the whole chain of causes, and no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    #[error("stopped because it was asked to")]
+    Cancelled,
+    /// Another run holds the lease.
+    #[error("{0}")]
+    Busy(String),
+    /// Worth repeating soon.
+    #[error("{0}")]
+    Transient(String),
+    /// A person has to change something; repeated only at the schedule's own pace.
+    #[error("{0}")]
+    Permanent(String),
+}
+
+impl RunError {
+    /// Whether repeating it soon cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Cancelled | Self::Busy(_) | Self::Transient(_) => false,
+            Self::Permanent(_) => true,
+        }
+    }
+}
+
+/// Makes backups. All three end soon after `cancel` fires, leaving nothing half-made that anyone can see.
+#[async_trait]
+pub trait BackupRunner: Send + Sync + 'static {
+    /// One backup, committed, or nothing.
+    async fn run(&self, cancel: CancellationToken, trigger: Trigger) -> Result<RunSummary, RunError>;
+
+    /// Every backup of this service, with the store's time.
+    async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError>;
+
+    /// Applies retention; says in a line what it did. `rpo` is the agent's own view: a breach holds everything.
+    async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError>;
+}

@@ -1,0 +1,85 @@
+//! What the state means for the RPO: now, at the next commit, at worst.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{FIRST_GUESS, JUMP, Moment, Plan, State, signed};
+use crate::backup::rpo::{self, Feasibility, Rpo};
+
+impl State {
+    /// Whether the next tick's commit would come later than both the target and the schedule's own worst case
+    /// allow. A schedule that cannot meet its target does not make every failure urgent.
+    pub(super) fn waiting_costs_too_much(&self, at: Moment) -> bool {
+        let (Some((newest, _)), Some(tick), Some(gap)) = (&self.known, self.next_tick, self.gap) else {
+            return true;
+        };
+        let Some(newest) = &newest.good else { return true };
+        let slow = self.slow_run();
+        let until_commit = signed(slow).saturating_add(tick.duration_since(at.wall));
+        let loss = self
+            .store_now(at)
+            .map_or(SignedDuration::MAX, |now| now.duration_since(newest.data_from));
+        let allowed = self.settings.rpo.max(rpo::worst_case(gap, slow));
+        loss.saturating_add(until_commit) > signed(allowed).saturating_add(JUMP)
+    }
+
+    /// How long keep-rpo waits for its next run, and whether there is none to go by; `None` until the first survey.
+    pub(super) fn keep_rpo_wait(&self, at: Moment) -> Option<(Duration, bool)> {
+        let (newest, _) = self.known.as_ref()?;
+        let now = self.store_now(at)?;
+        let Some(newest) = &newest.good else {
+            return Some((Duration::ZERO, true));
+        };
+        // Before the first run of this process there is no run to keep a distance from.
+        let previous_end = match self.last_run_end {
+            Some(end) => now.saturating_sub(at.mono.saturating_sub(end)).unwrap_or(now),
+            None => newest.data_from,
+        };
+        let start = rpo::next_start(newest.data_from, self.settings.rpo, self.slow_run(), previous_end).at();
+        Some((
+            Duration::try_from(start.duration_since(now)).unwrap_or(Duration::ZERO),
+            false,
+        ))
+    }
+
+    /// The RPO at this moment.
+    pub fn rpo(&self, at: Moment) -> Rpo {
+        match (&self.known, self.store_now(at)) {
+            (Some((newest, _)), Some(now)) => newest.assess(self.settings.rpo, self.next_commit(at, now), now),
+            (None, _) | (_, None) => Rpo::UNKNOWN,
+        }
+    }
+
+    /// When the next backup is expected to land, by the store's clock.
+    pub(super) fn next_commit(&self, at: Moment, now: Timestamp) -> Option<Timestamp> {
+        let until_start = match (&self.run, &self.settings.plan, self.retry_at) {
+            (Some(run), _, _) => {
+                let left = self.slow_run().saturating_sub(at.mono.saturating_sub(run.started));
+                return now.saturating_add(left).ok();
+            }
+            (None, _, Some(retry_at)) if self.failures > 0 => retry_at.saturating_sub(at.mono),
+            (None, Plan::KeepRpo, _) => self.keep_rpo_wait(at)?.0,
+            (None, Plan::Cron(_), _) => Duration::try_from(self.next_tick?.duration_since(at.wall)).unwrap_or_default(),
+        };
+        now.saturating_add(until_start.saturating_add(self.slow_run())).ok()
+    }
+
+    /// Whether the schedule can meet the target, by what runs took so far; `None` before the first was seen.
+    pub fn feasibility(&self) -> Option<Feasibility> {
+        let slow = self.times.slow()?;
+        Some(match self.gap {
+            Some(gap) => rpo::feasibility(gap, slow, self.settings.rpo),
+            None => rpo::keep_rpo_feasibility(slow, self.settings.rpo),
+        })
+    }
+
+    pub(super) fn store_now(&self, at: Moment) -> Option<Timestamp> {
+        let (_, anchor) = self.known.as_ref()?;
+        anchor.store.saturating_add(at.mono.saturating_sub(anchor.mono)).ok()
+    }
+
+    pub(super) fn slow_run(&self) -> Duration {
+        self.times.slow().unwrap_or(FIRST_GUESS)
+    }
+}
