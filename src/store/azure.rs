@@ -41,6 +41,8 @@ pub struct AzureStore {
     account: String,
     container: String,
     client: BlobContainerClient,
+    /// Blobs in one page of a listing; `None` leaves it to the service (5,000).
+    list_page: Option<i32>,
 }
 
 impl std::fmt::Debug for AzureStore {
@@ -68,7 +70,16 @@ impl AzureStore {
             account: account.to_owned(),
             container: container.to_owned(),
             client,
+            list_page: None,
         })
+    }
+
+    /// Lists in pages of this many blobs; for tests of paging.
+    pub fn with_list_page(self, blobs: u16) -> Self {
+        Self {
+            list_page: Some(i32::from(blobs)),
+            ..self
+        }
     }
 
     /// Makes the container if it is not there; for tests and emulators. Production names the command

@@ -136,6 +136,7 @@ impl BlobStore for AzureStore {
         let options = BlobContainerClientListBlobsOptions {
             prefix: (!prefix.is_empty()).then(|| prefix.to_owned()),
             include: Some(vec![ListBlobsIncludeItem::Metadata]),
+            maxresults: self.list_page,
             ..Default::default()
         };
         let begun = async { self.client.list_blobs(Some(options)) };
