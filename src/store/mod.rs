@@ -21,7 +21,8 @@ pub mod reopening;
 pub mod retrying;
 mod shared;
 
-/// Small facts kept beside a blob. Names are lower-case ASCII letters, digits and `_`; values are ASCII.
+/// Small facts kept beside a blob. Names are lower-case ASCII letters, digits and `_`, no digit first; values are
+/// printable ASCII, not empty, without a space at either end; 8 KiB in all.
 pub type Metadata = BTreeMap<String, String>;
 
 /// One attempt to publish one blob. Blocks staged under another `run_id` never mix with ours.
@@ -98,6 +99,7 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Publishes the staged blocks, in this order, as one blob, or nothing. Durable when it returns.
     /// Refuses with [`StoreError::AlreadyExists`] if the name is taken, unless the blob there carries
     /// this upload's run id: then our own earlier commit succeeded and only its answer was lost.
+    /// Each block once; a block that was not staged is [`StoreError::Invalid`].
     async fn commit(
         &self,
         upload: &Upload,
@@ -120,6 +122,10 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
 
     /// Writes a small blob in one go. [`Condition::Absent`] on a taken name is
     /// [`StoreError::AlreadyExists`]; a failed [`Condition::Matches`] is [`StoreError::Changed`].
+    ///
+    /// When an answer was lost and the call repeated (`Retrying`), equal bytes count as our own success, and
+    /// `Changed` may mean "written, and replaced since". So writers that compete put a mark of their own (a
+    /// random id, or epoch and sequence number) into the bytes, and look for it after a refusal.
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError>;
 
     /// Deletes that version of the blob. [`StoreError::Changed`] if it is another one, `NotFound` if gone.

@@ -1,11 +1,11 @@
 //! The promises of `BlobStore`'s documentation, one function each, over any store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use planb::store::{BlobStore, Condition, ETag, Metadata, RUN_ID_KEY, StoreError, Upload};
+use planb::store::{BlobStore, Condition, Metadata, RUN_ID_KEY, StoreError, Upload};
 
 pub type Store = Arc<dyn BlobStore>;
 
@@ -58,11 +58,7 @@ pub async fn appears_whole_and_in_the_order_of_the_commit(store: Store) {
 
     let before = store.now().await.unwrap();
     let committed = store
-        .commit(
-            &up,
-            &[2, 0, 1],
-            &metadata(&[("epoch", "3"), ("planb_x", "a b=c;/é".trim_end_matches('é'))]),
-        )
+        .commit(&up, &[2, 0, 1], &metadata(&[("epoch", "3"), ("planb_x", "a b=c;/")]))
         .await
         .unwrap();
     assert_eq!(whole(&store, &up.name).await, "two-zero-one, longer than before-");
@@ -113,7 +109,7 @@ pub async fn repeating_ones_own_commit_is_success(store: Store) {
 pub async fn of_concurrent_commits_exactly_one_wins(store: Store) {
     for round in 0..5 {
         let name = format!("b/race-{round}");
-        let uploads: Vec<_> = (0..4).map(|i| upload(&name, &format!("{i:016x}"))).collect();
+        let uploads: Vec<_> = (0..4).map(|i| upload(&name, &format!("{round:08x}{i:08x}"))).collect();
         for up in &uploads {
             store.stage_block(up, 0, bytes(&up.run_id)).await.unwrap();
         }
@@ -222,40 +218,51 @@ pub async fn puts_obey_their_condition(store: Store) {
     assert_eq!(names(&store, "c/").await, ["c/lease"]);
 }
 
+/// Each update carries its writer's own mark, and a writer that was refused looks whether its mark is there: an
+/// answer may be lost, and the blob changed again, before the retry.
 pub async fn concurrent_writers_lose_no_update(store: Store) {
-    let writers = 8;
-    let each = 5;
-    store.put("counter", bytes("00000"), Condition::Absent).await.unwrap();
-    let increments = (0..writers).map(|_| {
-        let store = Arc::clone(&store);
-        async move {
-            for _ in 0..each {
-                loop {
-                    let there = store.properties("counter").await.unwrap().unwrap();
-                    let text = match store.read("counter", 0..5, Some(&there.etag)).await {
-                        Ok(text) => text,
-                        Err(StoreError::Changed { .. }) => continue,
-                        Err(error) => panic!("{error}"),
-                    };
-                    let value: u32 = std::str::from_utf8(&text).unwrap().parse().unwrap();
-                    let next = bytes(&format!("{:05}", value + 1));
-                    match store.put("counter", next, Condition::Matches(there.etag)).await {
-                        Ok(_) => break,
-                        Err(StoreError::Changed { .. }) => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            }
-        }
-    });
+    let (writers, each) = (8, 5);
+    store.put("log", bytes("log:"), Condition::Absent).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
-    increments.for_each(|task| drop(tasks.spawn(task)));
+    for writer in 0..writers {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move {
+            for nth in 0..each {
+                append(&store, &format!("<{writer}.{nth}>")).await;
+            }
+        });
+    }
     tasks.join_all().await;
-    assert_eq!(whole(&store, "counter").await, format!("{:05}", writers * each));
+    let log = String::from_utf8(whole(&store, "log").await.to_vec()).unwrap();
+    for (writer, nth) in (0..writers).flat_map(|w| (0..each).map(move |n| (w, n))) {
+        assert_eq!(log.matches(&format!("<{writer}.{nth}>")).count(), 1, "{log}");
+    }
 
     // And of creators exactly one.
     let created = join_all((0..8).map(|i| store.put("created", bytes(&i.to_string()), Condition::Absent))).await;
     assert_eq!(created.iter().filter(|r| r.is_ok()).count(), 1, "{created:?}");
+}
+
+async fn append(store: &Store, mark: &str) {
+    loop {
+        let there = store.properties("log").await.unwrap().unwrap();
+        let old = match store.read("log", 0..there.size_bytes, Some(&there.etag)).await {
+            Ok(old) => String::from_utf8(old.to_vec()).unwrap(),
+            Err(StoreError::Changed { .. }) => continue,
+            Err(error) => panic!("{error}"),
+        };
+        if old.contains(mark) {
+            return;
+        }
+        match store
+            .put("log", bytes(&format!("{old}{mark}")), Condition::Matches(there.etag))
+            .await
+        {
+            Ok(_) => return,
+            Err(StoreError::Changed { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 pub async fn deletes_only_that_version(store: Store) {
@@ -264,7 +271,14 @@ pub async fn deletes_only_that_version(store: Store) {
     let refused = store.delete("d", &old).await.unwrap_err();
     assert!(matches!(refused, StoreError::Changed { .. }), "{refused}");
     store.delete("d", &new).await.unwrap();
-    let refused = store.delete("d", &new).await.unwrap_err();
+    let again = store.delete("d", &new).await;
+    // Behind retries a second try that finds nothing is success.
+    let retried = again.is_ok() && format!("{store:?}").starts_with("Retrying");
+    assert!(
+        retried || matches!(again, Err(StoreError::NotFound { .. })),
+        "{again:?}"
+    );
+    let refused = store.read("d", 0..1, Some(&new)).await.unwrap_err();
     assert!(matches!(refused, StoreError::NotFound { .. }), "{refused}");
     assert!(store.list("").await.unwrap().is_empty());
     // The name is free again, and what is there then carries nothing of the old one.
@@ -391,7 +405,4 @@ pub async fn the_clock_does_not_go_back(store: Store) {
     let second = store.now().await.unwrap();
     assert!(first <= second);
     assert!(first.as_second() <= written.as_second() && written.as_second() <= second.as_second() + 1);
-    let absent: ETag = store.put("y", bytes(""), Condition::Always).await.unwrap();
-    let seen: BTreeSet<_> = [absent.0].into();
-    assert_eq!(seen.len(), 1);
 }

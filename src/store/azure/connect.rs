@@ -225,7 +225,9 @@ mod tests {
         let endpoint = Url::parse("http://127.0.0.1:1/dev").unwrap();
         let auth = AzureCredentialInput::AzLogin;
         let clock = Arc::new(crate::clock::SystemClock);
-        let refused = container_client("s", "a", "c", Some(&endpoint), &auth, clock).unwrap_err();
+        let refused = container_client("s", "a", "c", Some(&endpoint), &auth, clock)
+            .err()
+            .unwrap();
         assert!(matches!(refused, StoreError::Invalid { detail, .. } if detail.contains("https")));
     }
 }

@@ -31,8 +31,8 @@ impl Disk {
     pub(super) fn stage(&self, upload: &Upload, block: BlockNumber, data: &[u8]) -> Result<(), StoreError> {
         let dir = self.run_dir(upload);
         if !dir.is_dir() {
-            self.make_dirs(&dir)?;
             self.sweep_stale_uploads()?;
+            self.make_dirs(&dir)?;
         }
         if read_progress(&dir)
             .map_err(|e| self.error("read a commit's progress", &e))?
