@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod aws;
 pub mod backup;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dump;

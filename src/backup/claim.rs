@@ -34,7 +34,11 @@ pub enum ClaimError {
         "{store} holds the backups of service \"{owner}\", not of \"{service}\"; give this service a container or prefix \
          of its own, or correct [service] name"
     )]
-    OtherService { store: String, owner: String, service: String },
+    OtherService {
+        store: String,
+        owner: String,
+        service: String,
+    },
     #[error(
         "backups of site \"{site}\" come from another server (identity {known}, this one is {found}); if the database was \
          moved or rebuilt on purpose, say so: planb backup --accept source-changed=REASON"
@@ -57,19 +61,22 @@ impl ClaimError {
 }
 
 /// Claims the store for `service`, or checks that it already is ours. `key` tells prefixes of one container apart.
-pub async fn service(
-    control: &dyn BlobStore,
-    key: &str,
-    service: &str,
-    now: Timestamp,
-) -> Result<(), ClaimError> {
+pub async fn service(control: &dyn BlobStore, key: &str, service: &str, now: Timestamp) -> Result<(), ClaimError> {
     let name = format!("claims/{key}.json");
-    let claim = ServiceClaim { v: 1, service: service.to_owned(), claimed_at: now };
+    let claim = ServiceClaim {
+        v: 1,
+        service: service.to_owned(),
+        claimed_at: now,
+    };
     let found: ServiceClaim = get_or_put(control, &name, &claim).await?;
     if found.service == service {
         Ok(())
     } else {
-        Err(ClaimError::OtherService { store: control.describe(), owner: found.service, service: service.to_owned() })
+        Err(ClaimError::OtherService {
+            store: control.describe(),
+            owner: found.service,
+            service: service.to_owned(),
+        })
     }
 }
 
@@ -101,7 +108,13 @@ pub async fn site(
         });
     };
     claim.replaced_because = reason.to_owned();
-    tracing::warn!(site, from = found.server_identity, to = server_identity, reason, "another server is accepted as the source");
+    tracing::warn!(
+        site,
+        from = found.server_identity,
+        to = server_identity,
+        reason,
+        "another server is accepted as the source"
+    );
     control.put(&name, encode(&claim), Condition::Always).await?;
     Ok(())
 }
@@ -117,17 +130,21 @@ async fn get_or_put<T: Serialize + for<'a> Deserialize<'a> + Clone>(
     match control.put(name, encode(claim), Condition::Absent).await {
         Ok(_) => Ok(claim.clone()),
         // Somebody was faster: theirs counts.
-        Err(StoreError::AlreadyExists { .. }) => {
-            read(control, name).await?.ok_or_else(|| ClaimError::Unreadable(name.to_owned()))
-        }
+        Err(StoreError::AlreadyExists { .. }) => read(control, name)
+            .await?
+            .ok_or_else(|| ClaimError::Unreadable(name.to_owned())),
         Err(error) => Err(error.into()),
     }
 }
 
 async fn read<T: for<'a> Deserialize<'a>>(control: &dyn BlobStore, name: &str) -> Result<Option<T>, ClaimError> {
-    let Some(blob) = control.properties(name).await? else { return Ok(None) };
+    let Some(blob) = control.properties(name).await? else {
+        return Ok(None);
+    };
     let bytes = control.read(name, 0..blob.size_bytes, None).await?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|_| ClaimError::Unreadable(name.to_owned()))
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|_| ClaimError::Unreadable(name.to_owned()))
 }
 
 fn encode<T: Serialize>(claim: &T) -> Bytes {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::claim::{self, ClaimError};
 use super::entry::{BackupId, Entry, Standing};
+use super::lease::{self, Lease, LeaseError, Who};
 use super::shelf;
 use crate::clock::Clock;
 use crate::config::{Config, VerifySource};
@@ -28,6 +29,8 @@ const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 const MOST_ATTEMPTS: u32 = 20;
 /// A cancelled run that does not end by itself within this time is dropped.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// A run that vanished blocks the next for at most this long.
+const LEASE_FOR: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -72,6 +75,11 @@ pub enum RunError {
     ClockSetBack { now: Timestamp, newest: Timestamp },
     #[error("no attempt succeeded within {limit:?}; the last one failed: {last}")]
     OutOfTime { limit: Duration, last: String },
+    /// Another run holds the lease.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    #[error("the lease on this service's runs was lost, so nothing was published: somebody else may be at it by now")]
+    LeaseLost,
     #[error("cancelled; nothing was published")]
     Cancelled,
 }
@@ -84,8 +92,9 @@ impl RunError {
             Self::Login(error) => error.is_permanent(),
             Self::Attempt(error) => error.is_permanent(),
             Self::Store(error) => error.is_permanent(),
-            Self::ClockSetBack { .. } => true,
-            Self::OutOfTime { .. } | Self::Cancelled => false,
+            Self::Lease(LeaseError::Held { .. }) | Self::ClockSetBack { .. } => true,
+            Self::Lease(error) => error.is_permanent(),
+            Self::OutOfTime { .. } | Self::LeaseLost | Self::Cancelled => false,
         }
     }
 }
@@ -102,8 +111,10 @@ pub struct Runner {
 }
 
 /// What a person or the agent asks of one run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Wanted {
+    /// Who runs: told to whoever finds the lease taken.
+    pub holder: String,
     /// Whatever the configuration says, have the server checksum every table.
     pub verify_source: bool,
     /// Why another server is right under this site's name.
@@ -125,10 +136,64 @@ impl Runner {
     ///
     /// # Errors
     /// [`RunError`]. Whatever it is, nothing that list, latest, restore or prune can see was left behind.
-    pub async fn run(&self, wanted: &Wanted, observer: &dyn Observer, cancel: &CancellationToken) -> Result<RunSummary, RunError> {
+    pub async fn run(
+        &self,
+        wanted: &Wanted,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+    ) -> Result<RunSummary, RunError> {
+        let lease = self.lease(wanted).await?;
+        // Whoever lost the lease stops, as if cancelled: somebody else may be at it.
+        let lost = lease.lost();
+        let stop = cancel.child_token();
+        let both = async {
+            lost.cancelled().await;
+            stop.cancel();
+            std::future::pending().await
+        };
+        let result = tokio::select! {
+            biased;
+            result = self.held(wanted, observer, &stop, &lease) => result,
+            never = both => never,
+        };
+        let lost = lost.is_cancelled();
+        if let Err(error) = lease.release().await {
+            tracing::debug!(%error, "the lease will expire by itself");
+        }
+        match result {
+            Err(RunError::Cancelled) if lost && !cancel.is_cancelled() => Err(RunError::LeaseLost),
+            other => other,
+        }
+    }
+
+    async fn lease(&self, wanted: &Wanted) -> Result<Lease, RunError> {
+        let who = Who {
+            holder: wanted.holder.clone(),
+            run_id: (self.run_ids)(),
+            host: host_name(),
+            pid: std::process::id(),
+        };
+        // One lease for each prefix: services that share a container do not wait for one another.
+        let name = format!("lease/run-{}", self.key());
+        Ok(lease::acquire(Arc::clone(&self.control), &name, who, LEASE_FOR).await?)
+    }
+
+    /// Tells prefixes of one container apart in control data.
+    fn key(&self) -> String {
+        self.config.store.prefix.trim_end_matches('/').replace('/', "-")
+    }
+
+    async fn held(
+        &self,
+        wanted: &Wanted,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+        lease: &Lease,
+    ) -> Result<RunSummary, RunError> {
         let until = Instant::now() + self.config.backup.timeout;
         let staged = Staged::default();
-        let mut attempts = std::pin::pin!(self.attempts(wanted, observer, cancel, until, &staged));
+        let holding = Holding { staged: &staged, lease };
+        let mut attempts = std::pin::pin!(self.attempts(wanted, observer, cancel, until, &holding));
         let result = tokio::select! {
             biased;
             result = &mut attempts => result,
@@ -149,7 +214,7 @@ impl Runner {
         observer: &dyn Observer,
         cancel: &CancellationToken,
         until: Instant,
-        staged: &Staged,
+        holding: &Holding<'_>,
     ) -> Result<RunSummary, RunError> {
         let mut number = 0;
         let mut pause = FIRST_PAUSE;
@@ -157,17 +222,24 @@ impl Runner {
         let mut login_refused = false;
         loop {
             number += 1;
-            let error = match self.attempt(wanted, observer, number, cancel, staged).await {
+            let error = match self.attempt(wanted, observer, number, cancel, holding).await {
                 Ok(summary) => return Ok(summary),
                 Err(error) => error,
             };
             let refused = matches!(error, RunError::Attempt(AttemptError::Source(DbError::Login { .. })));
             let again = !error.is_permanent() || (refused && !std::mem::replace(&mut login_refused, true));
             if !again || cancel.is_cancelled() {
-                return Err(if cancel.is_cancelled() { RunError::Cancelled } else { error });
+                return Err(if cancel.is_cancelled() {
+                    RunError::Cancelled
+                } else {
+                    error
+                });
             }
             if number >= MOST_ATTEMPTS || Instant::now() + pause >= until {
-                return Err(RunError::OutOfTime { limit: self.config.backup.timeout, last: error.to_string() });
+                return Err(RunError::OutOfTime {
+                    limit: self.config.backup.timeout,
+                    last: error.to_string(),
+                });
             }
             tracing::warn!(attempt = number, %error, pause_seconds = pause.as_secs(), "attempt failed, a fresh snapshot will be taken");
             if let RunError::Attempt(error) = &error {
@@ -185,7 +257,10 @@ impl Runner {
             error,
             RunError::Store(_)
                 | RunError::Claim(ClaimError::Store(_))
-                | RunError::Attempt(AttemptError::Store(_) | AttemptError::Pipeline(PipelineError::Stalled(_) | PipelineError::Store(_)))
+                | RunError::Attempt(
+                    AttemptError::Store(_)
+                        | AttemptError::Pipeline(PipelineError::Stalled(_) | PipelineError::Store(_))
+                )
         );
         while store_trouble && Instant::now() < until {
             if self.store.now().await.is_ok() {
@@ -201,32 +276,60 @@ impl Runner {
         observer: &dyn Observer,
         number: u32,
         cancel: &CancellationToken,
-        staged: &Staged,
+        holding: &Holding<'_>,
     ) -> Result<RunSummary, RunError> {
         let begun = Instant::now();
         let config = &self.config;
-        let key = config.store.prefix.trim_end_matches('/').replace('/', "-");
-        claim::service(self.control.as_ref(), &key, &config.service.name, self.clock.now()).await?;
+        claim::service(
+            self.control.as_ref(),
+            &self.key(),
+            &config.service.name,
+            self.clock.now(),
+        )
+        .await?;
         let clock_offset = self.clock_offset().await?;
         let shelf = shelf::list(self.store.as_ref(), &config.store.prefix, &config.service.name).await?;
-        let newest = shelf.iter().filter(|entry| entry.standing == Standing::Good).map(|entry| entry.consistent_at).max();
+        let newest = shelf
+            .iter()
+            .filter(|entry| entry.standing == Standing::Good)
+            .map(|entry| entry.consistent_at)
+            .max();
 
         let address = self.finder.address().await?;
         let facts = dump::survey(&address, &config.source).await?;
         let accepted = wanted.accept_source_changed.as_deref();
-        claim::site(self.control.as_ref(), &config.service.site, &facts.identity, accepted, self.clock.now()).await?;
+        claim::site(
+            self.control.as_ref(),
+            &config.service.site,
+            &facts.identity,
+            accepted,
+            self.clock.now(),
+        )
+        .await?;
 
         let progress = Arc::new(Progress::default());
         observer.attempt(number, Arc::clone(&progress));
         let run_id = (self.run_ids)();
         let verify_source = wanted.verify_source || self.is_verification_due(&shelf, clock_offset);
         // An attempt before this one may have left something behind.
-        if let Some(earlier) = staged.begin(Upload { name: config.store.prefix.clone(), run_id: run_id.clone() }) {
+        if let Some(earlier) = holding.staged.begin(Upload {
+            name: config.store.prefix.clone(),
+            run_id: run_id.clone(),
+        }) {
             let _ = self.store.discard(&earlier).await;
         }
-        let making = Making { address: &address, facts: &facts, newest, clock_offset, verify_source, run_id: &run_id };
-        let (dumped, committed_at) = self.dump_and_commit(&making, progress, observer, cancel).await?;
-        staged.take();
+        let making = Making {
+            address: &address,
+            facts: &facts,
+            newest,
+            clock_offset,
+            verify_source,
+            run_id: &run_id,
+        };
+        let (dumped, committed_at) = self
+            .dump_and_commit(&making, progress, observer, cancel, holding.lease)
+            .await?;
+        holding.staged.take();
         let summary = &dumped.index.summary;
         Ok(RunSummary {
             id: BackupId::at(summary.consistent_at),
@@ -253,9 +356,14 @@ impl Runner {
         progress: Arc<Progress>,
         observer: &dyn Observer,
         cancel: &CancellationToken,
+        lease: &Lease,
     ) -> Result<(Dumped, Timestamp), RunError> {
         let config = &self.config;
-        let about = About { service: config.service.name.clone(), site: config.service.site.clone(), epoch: 0 };
+        let about = About {
+            service: config.service.name.clone(),
+            site: config.service.site.clone(),
+            epoch: 0,
+        };
         let attempt = Attempt {
             address: making.address,
             facts: making.facts,
@@ -269,12 +377,19 @@ impl Runner {
             progress,
             estimate: &|bytes| observer.estimate(bytes),
         };
-        let dumped = attempt.run(making.run_id, |at| self.free_name(at, making.newest), cancel).await;
+        let dumped = attempt
+            .run(making.run_id, |at| self.free_name(at, making.newest), cancel)
+            .await;
         let (upload, dumped) = dumped.map_err(|error| match error {
             AttemptError::NameTaken(name) => self.name_taken(name, making.newest),
             other => other.into(),
         })?;
-        let properties = self.store.commit(&upload, &dumped.blocks, &shelf::metadata(&dumped)).await?;
+        // The last look before anything becomes visible.
+        lease.confirm().await?;
+        let properties = self
+            .store
+            .commit(&upload, &dumped.blocks, &shelf::metadata(&dumped))
+            .await?;
         Ok((dumped, properties.last_modified))
     }
 
@@ -291,7 +406,9 @@ impl Runner {
     fn name_taken(&self, name: String, newest: Option<Timestamp>) -> RunError {
         let at = BackupId::of_blob(&self.config.store.prefix, &name).map(|id| id.second());
         match (at, newest) {
-            (Some(now), Some(newest)) if BackupId::at(now) < BackupId::at(newest) => RunError::ClockSetBack { now, newest },
+            (Some(now), Some(newest)) if BackupId::at(now) < BackupId::at(newest) => {
+                RunError::ClockSetBack { now, newest }
+            }
             _ => AttemptError::NameTaken(name).into(),
         }
     }
@@ -303,20 +420,38 @@ impl Runner {
         if offset.abs() < CLOCK_TOLERANCE {
             return Ok(SignedDuration::ZERO);
         }
-        tracing::warn!(offset_seconds = offset.as_secs(), "this machine's clock and the store's differ; the store's counts");
+        tracing::warn!(
+            offset_seconds = offset.as_secs(),
+            "this machine's clock and the store's differ; the store's counts"
+        );
         Ok(offset)
     }
 
     /// Daily: unless a backup of this UTC day is on the shelf already.
     fn is_verification_due(&self, shelf: &[Entry], offset: SignedDuration) -> bool {
         let day = |at: Timestamp| at.to_zoned(jiff::tz::TimeZone::UTC).date();
-        let today = day(self.clock.now().saturating_add(offset).unwrap_or_else(|_| self.clock.now()));
+        let today = day(self
+            .clock
+            .now()
+            .saturating_add(offset)
+            .unwrap_or_else(|_| self.clock.now()));
         match self.config.backup.verify_source {
             VerifySource::Never => false,
             VerifySource::Always => true,
             VerifySource::Daily => !shelf.iter().any(|entry| day(entry.consistent_at) == today),
         }
     }
+}
+
+/// What a run holds while it makes its attempts.
+struct Holding<'a> {
+    staged: &'a Staged,
+    lease: &'a Lease,
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
 /// What was staged and not committed: to be discarded, however the run ends.

@@ -50,7 +50,9 @@ pub async fn list(store: &dyn BlobStore, prefix: &str, service: &str) -> Result<
     let mut entries = Vec::new();
     for (prefix, preserved) in [(prefix, false), (PRESERVED_PREFIX, true)] {
         for blob in store.list(prefix).await? {
-            let Some(id) = BackupId::of_blob(prefix, &blob.name) else { continue };
+            let Some(id) = BackupId::of_blob(prefix, &blob.name) else {
+                continue;
+            };
             entries.push(entry(store, id, blob, service, preserved).await?);
         }
     }
@@ -94,7 +96,10 @@ async fn entry(
     if facts.service != service {
         entry.standing = Standing::Unusable(format!("it belongs to service {}", facts.service));
     } else if BackupId::at(facts.consistent_at) != entry.id {
-        entry.standing = Standing::Unusable(format!("its name does not say when it was consistent ({})", facts.consistent_at));
+        entry.standing = Standing::Unusable(format!(
+            "its name does not say when it was consistent ({})",
+            facts.consistent_at
+        ));
     }
     entry.raw_bytes = facts.raw_bytes;
     entry.rows = facts.rows;
@@ -181,7 +186,9 @@ pub async fn read_index(store: &dyn BlobStore, blob: &Properties) -> Result<(Ind
     if index_end != Some(start) || trailer.index_stored_bytes > LARGEST_INDEX_BYTES {
         return Err(ReadError::Damaged("it does not end where the trailer begins"));
     }
-    let stored = store.read(&blob.name, trailer.index_offset..start, Some(&blob.etag)).await?;
+    let stored = store
+        .read(&blob.name, trailer.index_offset..start, Some(&blob.etag))
+        .await?;
     let digest = <sha2::Sha256 as sha2::Digest>::digest(&stored);
     if digest.as_slice() != trailer.digest {
         return Err(ReadError::Damaged("its hash is not the one in the trailer"));
@@ -193,5 +200,8 @@ pub async fn read_index(store: &dyn BlobStore, blob: &Properties) -> Result<(Ind
     }
     let raw = member::unpack(&stored, length as usize).map_err(|_| ReadError::Damaged("it cannot be decompressed"))?;
     let text = String::from_utf8(raw).map_err(|_| ReadError::Damaged("it is not text"))?;
-    Ok((Index::decode(&text, trailer.index_offset)?, crate::dump::pipeline::hex(&digest)))
+    Ok((
+        Index::decode(&text, trailer.index_offset)?,
+        crate::dump::pipeline::hex(&digest),
+    ))
 }

@@ -59,7 +59,11 @@ pub async fn run(common: &Common, args: &BackupArgs) -> Result<(), Failure> {
 }
 
 fn wanted(args: &BackupArgs) -> Result<Wanted, Failure> {
-    let mut wanted = Wanted { verify_source: args.verify_source, accept_source_changed: None };
+    let mut wanted = Wanted {
+        holder: "planb backup".to_owned(),
+        verify_source: args.verify_source,
+        accept_source_changed: None,
+    };
     for accepted in &args.accept {
         match accepted.split_once('=') {
             Some(("source-changed", reason)) if !reason.trim().is_empty() => {
@@ -68,7 +72,11 @@ fn wanted(args: &BackupArgs) -> Result<Wanted, Failure> {
             Some(("source-changed", _)) => {
                 return Err(Failure::Usage("--accept source-changed=REASON: say why".to_owned()));
             }
-            _ => return Err(Failure::Usage(format!("--accept {accepted}: the only rule here is source-changed=REASON"))),
+            _ => {
+                return Err(Failure::Usage(format!(
+                    "--accept {accepted}: the only rule here is source-changed=REASON"
+                )));
+            }
         }
     }
     Ok(wanted)
@@ -125,7 +133,11 @@ fn print_summary(summary: &RunSummary) {
         summary.duration.as_secs_f64(),
         summary.locked.as_millis(),
     );
-    println!("consistent at {}, committed {}", present::time(summary.consistent_at), present::time(summary.committed_at));
+    println!(
+        "consistent at {}, committed {}",
+        present::time(summary.consistent_at),
+        present::time(summary.committed_at)
+    );
     for note in &summary.notes {
         println!("note: {note}");
     }
@@ -139,12 +151,19 @@ struct Bar {
 
 impl Bar {
     fn new(visible: bool) -> Self {
-        let bar = if visible { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        let bar = if visible {
+            ProgressBar::no_length()
+        } else {
+            ProgressBar::hidden()
+        };
         // The server's estimate of a table's size is of its pages, not of its SQL: so a figure, not a percentage.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
-        Self { bar, progress: Mutex::new(None) }
+        Self {
+            bar,
+            progress: Mutex::new(None),
+        }
     }
 
     fn draw(&self) {
@@ -171,7 +190,8 @@ impl Observer for Bar {
     }
 
     fn estimate(&self, bytes: u64) {
-        self.bar.println(format!("about {} in the source's tables", present::bytes(bytes)));
+        self.bar
+            .println(format!("about {} in the source's tables", present::bytes(bytes)));
     }
 
     fn repeated(&self, error: &AttemptError) {

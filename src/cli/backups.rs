@@ -27,10 +27,18 @@ pub async fn run(common: &Common, args: &BackupsArgs) -> Result<(), Failure> {
         return Ok(());
     }
     if shown.is_empty() {
-        println!("No backups of {} in {} yet.", config.service.name, stores.backups.describe());
+        println!(
+            "No backups of {} in {} yet.",
+            config.service.name,
+            stores.backups.describe()
+        );
         return Ok(());
     }
-    let mut rows = vec![["ID", "AGE", "SIZE", "SQL", "ROWS", "STANDING"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["ID", "AGE", "SIZE", "SQL", "ROWS", "STANDING"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(shown.iter().map(|entry| {
         vec![
             entry.id.to_string(),

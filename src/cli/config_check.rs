@@ -11,11 +11,19 @@ pub fn run(common: &Common) -> Result<(), Failure> {
     let config = open::config(common)?;
     let warnings = warnings(&config);
     if common.json {
-        let list: Vec<_> = warnings.iter().map(|warning| json!({"key": warning.key, "text": warning.text})).collect();
+        let list: Vec<_> = warnings
+            .iter()
+            .map(|warning| json!({"key": warning.key, "text": warning.text}))
+            .collect();
         println!("{}", json!({"v": 1, "ok": true, "warnings": list}));
         return Ok(());
     }
-    println!("{}: no mistakes; service {}, site {}", common.config.display(), config.service.name, config.service.site);
+    println!(
+        "{}: no mistakes; service {}, site {}",
+        common.config.display(),
+        config.service.name,
+        config.service.site
+    );
     for warning in &warnings {
         println!("warning: {}: {}", warning.key, warning.text);
     }

@@ -43,15 +43,33 @@ impl Failure {
 
     pub fn report(&self, json: bool) {
         if json {
-            println!("{}", json!({"v": 1, "error": {"message": self.message(), "exit": self.exit_code()}}));
+            println!(
+                "{}",
+                json!({"v": 1, "error": {"message": self.message(), "exit": self.exit_code()}})
+            );
         }
         eprintln!("planb: {}", self.message());
     }
 }
 
+/// An error with its causes. Some say their cause already; those are not repeated.
+pub fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::Usage(error.to_string())
+        Self::Usage(told(&error))
     }
 }
 
@@ -59,7 +77,7 @@ impl From<ClaimError> for Failure {
     fn from(error: ClaimError) -> Self {
         match error {
             ClaimError::OtherService { .. } | ClaimError::OtherServer { .. } | ClaimError::Unreadable(_) => {
-                Self::Refused(error.to_string())
+                Self::Refused(told(&error))
             }
             ClaimError::Store(error) => error.into(),
         }
@@ -69,8 +87,8 @@ impl From<ClaimError> for Failure {
 impl From<LeaseError> for Failure {
     fn from(error: LeaseError) -> Self {
         match error {
-            LeaseError::Held { .. } | LeaseError::Lost { .. } => Self::Refused(error.to_string()),
-            _ => Self::Failed(error.to_string()),
+            LeaseError::Held { .. } | LeaseError::Lost { .. } => Self::Refused(told(&error)),
+            LeaseError::Store { .. } => Self::Failed(told(&error)),
         }
     }
 }
@@ -80,33 +98,33 @@ impl From<RunError> for Failure {
         match error {
             RunError::Claim(error) => error.into(),
             RunError::Lease(error) => error.into(),
-            RunError::Attempt(AttemptError::NoSuchSchema(_)) => Self::Usage(error.to_string()),
+            RunError::Attempt(AttemptError::NoSuchSchema(_)) => Self::Usage(told(&error)),
             RunError::Login(_)
             | RunError::Attempt(_)
             | RunError::Store(_)
             | RunError::ClockSetBack { .. }
             | RunError::OutOfTime { .. }
             | RunError::LeaseLost
-            | RunError::Cancelled => Self::Failed(error.to_string()),
+            | RunError::Cancelled => Self::Failed(told(&error)),
         }
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(told(&error))
     }
 }
 
 impl From<SecretError> for Failure {
     fn from(error: SecretError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(told(&error))
     }
 }
 
 impl From<LoginError> for Failure {
     fn from(error: LoginError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(told(&error))
     }
 }
 

@@ -24,11 +24,19 @@ use failure::Failure;
 /// Keeps a second site ready in another cloud for a service that lives on MySQL.
 #[derive(Debug, Parser)]
 #[command(name = "planb", version, about, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by a safety rule,\n\
-    4 stopped part-way, 5 a backup is damaged.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by a safety rule,\n\
+    4 stopped part-way, 5 a backup is damaged."
+)]
 pub struct Cli {
     /// Configuration file
-    #[arg(long, global = true, env = "PLANB_CONFIG", default_value = "/etc/planb/planb.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "PLANB_CONFIG",
+        default_value = "/etc/planb/planb.toml",
+        value_name = "FILE"
+    )]
     config: PathBuf,
     /// Print one JSON object instead of text (long operations: one object a line, the last is the result)
     #[arg(long, global = true)]
@@ -87,7 +95,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let common = Common { config: cli.config, json: cli.json };
+    let common = Common {
+        config: cli.config,
+        json: cli.json,
+    };
     if let Err(error) = crate::agent::logging::init() {
         eprintln!("planb: {error}");
     }

@@ -43,7 +43,10 @@ pub async fn stores(config: &Config, cancel: &CancellationToken) -> Result<Store
 
 /// The stores, for a person who waits.
 pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> {
-    let policy = RetryPolicy { give_up_after: PATIENCE_OF_A_PERSON, ..RetryPolicy::DEFAULT };
+    let policy = RetryPolicy {
+        give_up_after: PATIENCE_OF_A_PERSON,
+        ..RetryPolicy::DEFAULT
+    };
     open(config, policy, &CancellationToken::new()).await
 }
 
@@ -52,12 +55,22 @@ async fn open(config: &Config, policy: RetryPolicy, cancel: &CancellationToken) 
         Place::Directory(root) => {
             let backups = DirectoryStore::open(root, clock()).await?;
             let control = DirectoryStore::open_or_create(root.join("control"), clock()).await?;
-            Ok(Stores { backups: retrying(backups, policy, cancel), control: retrying(control, policy, cancel) })
+            Ok(Stores {
+                backups: retrying(backups, policy, cancel),
+                control: retrying(control, policy, cancel),
+            })
         }
-        Place::Azure { container, control_container, .. } => {
+        Place::Azure {
+            container,
+            control_container,
+            ..
+        } => {
             let backups = azure(config, container).await?;
             let control = azure(config, control_container).await?;
-            Ok(Stores { backups: retrying(backups, policy, cancel), control: retrying(control, policy, cancel) })
+            Ok(Stores {
+                backups: retrying(backups, policy, cancel),
+                control: retrying(control, policy, cancel),
+            })
         }
     }
 }
@@ -67,7 +80,11 @@ fn retrying<S: BlobStore + 'static>(store: S, policy: RetryPolicy, cancel: &Canc
 }
 
 async fn azure(config: &Config, container: &str) -> Result<Reopening<AzureOpener>, StoreError> {
-    let opener = AzureOpener { config: config.clone(), container: container.to_owned(), resolver: Resolver::for_config(config) };
+    let opener = AzureOpener {
+        config: config.clone(),
+        container: container.to_owned(),
+        resolver: Resolver::for_config(config),
+    };
     Reopening::open(opener).await
 }
 
@@ -82,8 +99,17 @@ struct AzureOpener {
 #[async_trait]
 impl Opener for AzureOpener {
     async fn open(&self) -> Result<Arc<dyn BlobStore>, StoreError> {
-        let Place::Azure { account, endpoint, auth, .. } = &self.config.store.place else {
-            return Err(StoreError::Invalid { store: self.container.clone(), detail: "not an Azure store".to_owned() });
+        let Place::Azure {
+            account,
+            endpoint,
+            auth,
+            ..
+        } = &self.config.store.place
+        else {
+            return Err(StoreError::Invalid {
+                store: self.container.clone(),
+                detail: "not an Azure store".to_owned(),
+            });
         };
         let input = self.credential(auth).await?;
         let store = AzureStore::open(account, &self.container, endpoint.as_ref(), &input, clock())?;
@@ -97,18 +123,31 @@ impl AzureOpener {
         let secret = async |reference| {
             self.resolver.resolve(reference).await.map_err(|error| {
                 if error.is_permanent() {
-                    StoreError::Denied { store: store(), detail: error.to_string() }
+                    StoreError::Denied {
+                        store: store(),
+                        detail: error.to_string(),
+                    }
                 } else {
-                    StoreError::Unavailable { store: store(), detail: error.to_string() }
+                    StoreError::Unavailable {
+                        store: store(),
+                        detail: error.to_string(),
+                    }
                 }
             })
         };
         Ok(match auth {
-            AzureAuth::WorkloadIdentity { tenant_id, client_id } => {
-                AzureCredentialInput::WorkloadIdentity { tenant_id: tenant_id.clone(), client_id: client_id.clone() }
-            }
-            AzureAuth::ManagedIdentity { client_id } => AzureCredentialInput::ManagedIdentity { client_id: client_id.clone() },
-            AzureAuth::ClientSecret { tenant_id, client_id, secret: reference } => AzureCredentialInput::ClientSecret {
+            AzureAuth::WorkloadIdentity { tenant_id, client_id } => AzureCredentialInput::WorkloadIdentity {
+                tenant_id: tenant_id.clone(),
+                client_id: client_id.clone(),
+            },
+            AzureAuth::ManagedIdentity { client_id } => AzureCredentialInput::ManagedIdentity {
+                client_id: client_id.clone(),
+            },
+            AzureAuth::ClientSecret {
+                tenant_id,
+                client_id,
+                secret: reference,
+            } => AzureCredentialInput::ClientSecret {
                 tenant_id: tenant_id.clone(),
                 client_id: client_id.clone(),
                 secret: secret(reference).await?,

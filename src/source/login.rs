@@ -40,7 +40,11 @@ pub struct Finder {
 
 impl Finder {
     pub fn new(source: Source, resolver: Resolver) -> Self {
-        Self { source, resolver, rds: Rds::default() }
+        Self {
+            source,
+            resolver,
+            rds: Rds::default(),
+        }
     }
 
     /// # Errors
@@ -51,16 +55,23 @@ impl Finder {
             Endpoint::RdsInstance { id, region } => {
                 let instance = self.rds.describe(id, region.as_deref()).await?;
                 if !instance.status.is_available() {
-                    tracing::warn!(instance = id, status = instance.status.0, "RDS does not call the instance available");
+                    tracing::warn!(
+                        instance = id,
+                        status = instance.status.0,
+                        "RDS does not call the instance available"
+                    );
                 }
                 (instance.host, instance.port, region.clone())
             }
         };
         let (password, token_login) = match &self.source.login {
             Login::Password(reference) => (self.resolver.resolve(reference).await?, false),
-            Login::RdsIam => {
-                (self.rds.auth_token(&host, port, &self.source.user, region.as_deref()).await?, true)
-            }
+            Login::RdsIam => (
+                self.rds
+                    .auth_token(&host, port, &self.source.user, region.as_deref())
+                    .await?,
+                true,
+            ),
         };
         let tls_ca = match &self.source.tls_ca {
             Some(path) => Some(tokio::fs::read(path).await.map_err(|error| LoginError::Authority {
@@ -69,6 +80,14 @@ impl Finder {
             })?),
             None => None,
         };
-        Ok(Address { host, port, user: self.source.user.clone(), password, token_login, tls: self.source.tls, tls_ca })
+        Ok(Address {
+            host,
+            port,
+            user: self.source.user.clone(),
+            password,
+            token_login,
+            tls: self.source.tls,
+            tls_ca,
+        })
     }
 }

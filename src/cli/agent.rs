@@ -1,0 +1,169 @@
+//! `planb agent`: gives the daemon what it drives.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{Failure, told};
+use super::{Common, open};
+use crate::agent::runner::{BackupRunner, RunError, RunSummary, Survey, Trigger};
+use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
+use crate::backup::prune;
+use crate::backup::retention::{Excess, Freeze, Holds, keep};
+use crate::backup::rpo::{Rpo, State};
+use crate::backup::run::{self, Observer, Wanted};
+use crate::backup::shelf;
+use crate::config::Config;
+use crate::config::warnings::warnings;
+use crate::dump::AttemptError;
+use crate::dump::pipeline::Progress;
+
+/// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+pub async fn run(common: &Common) -> Result<(), Failure> {
+    let loader = FileLoader {
+        path: common.config.clone(),
+    };
+    // The first load says what is wrong in the usual way, with exit 2.
+    let config = open::config(common)?;
+    let loaded = load(config).map_err(|problems| Failure::Usage(problems.join("\n")))?;
+    let signals =
+        signals::Process::listen().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let agent = Agent {
+        clock: open::clock(),
+        notifier: Arc::new(notify::Systemd),
+        signals: Box::new(signals),
+        loader: Box::new(loader),
+        watchdog: notify::watchdog_interval(),
+        stop_within: STOP_WITHIN,
+    };
+    agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)))
+}
+
+fn load(config: Config) -> Result<Loaded, Vec<String>> {
+    for warning in warnings(&config) {
+        tracing::warn!(key = warning.key, "{}", warning.text);
+    }
+    let settings = state::Settings::of(&config, open::clock().now()).map_err(|error| vec![told(&error)])?;
+    Ok(Loaded {
+        settings,
+        runner: Arc::new(Driven { config }),
+    })
+}
+
+struct FileLoader {
+    path: PathBuf,
+}
+
+#[async_trait]
+impl Loader for FileLoader {
+    async fn load(&self) -> Result<Loaded, Vec<String>> {
+        let config = Config::load(&self.path).map_err(|error| match error.problems() {
+            [] => vec![told(&error)],
+            problems => problems.iter().map(ToString::to_string).collect(),
+        })?;
+        load(config)
+    }
+}
+
+/// Real backups, driven by the daemon. Stores are opened for each piece of work: secrets rotate, and a store that
+/// was away when the agent started is simply tried again.
+struct Driven {
+    config: Config,
+}
+
+#[async_trait]
+impl BackupRunner for Driven {
+    async fn run(&self, cancel: CancellationToken, trigger: Trigger) -> Result<RunSummary, RunError> {
+        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let runner = open::runner(&self.config, &stores);
+        let wanted = Wanted {
+            holder: "agent".to_owned(),
+            verify_source: false,
+            accept_source_changed: None,
+        };
+        tracing::debug!(?trigger, "run begins");
+        let done = runner.run(&wanted, &Silent, &cancel).await.map_err(run_error)?;
+        for note in &done.notes {
+            tracing::info!(note, "not carried exactly");
+        }
+        Ok(RunSummary {
+            id: done.id,
+            rows: done.rows,
+            raw_bytes: done.raw_bytes,
+            stored_bytes: done.stored_bytes,
+            seconds: done.duration.as_secs_f64(),
+            lock_millis: u64::try_from(done.locked.as_millis()).unwrap_or(u64::MAX),
+            consistent_at: done.consistent_at,
+            committed_at: done.committed_at,
+            attempts: done.attempts,
+        })
+    }
+
+    async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
+        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let listed = shelf::list(
+            stores.backups.as_ref(),
+            &self.config.store.prefix,
+            &self.config.service.name,
+        );
+        let entries = listed.await.map_err(store_error)?;
+        let store_now = stores.backups.now().await.map_err(store_error)?;
+        Ok(Survey { entries, store_now })
+    }
+
+    async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
+        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let survey = self.survey(cancel.clone()).await?;
+        let clock = open::clock();
+        let mut holds = Holds::default();
+        holds.freezes.extend(Freeze::for_clocks(clock.now(), survey.store_now));
+        if rpo.state == State::Breached {
+            holds.freezes.push(Freeze::RpoBreach);
+        }
+        let pruning = keep(&survey.entries, &self.config.retention, &holds, survey.store_now);
+        let approved = pruning
+            .approve(Excess::Defer)
+            .map_err(|error| RunError::Permanent(told(&error)))?;
+        let removal = self.config.retention.removal;
+        let pruned = prune::execute(stores.backups.as_ref(), &approved, removal, clock.as_ref(), &cancel).await;
+        pruned.map(|pruned| pruned.to_string()).map_err(|error| {
+            if error.is_permanent() {
+                RunError::Permanent(told(&error))
+            } else {
+                RunError::Transient(told(&error))
+            }
+        })
+    }
+}
+
+fn store_error(error: crate::store::StoreError) -> RunError {
+    if error.is_permanent() {
+        RunError::Permanent(told(&error))
+    } else {
+        RunError::Transient(told(&error))
+    }
+}
+
+fn run_error(error: run::RunError) -> RunError {
+    use crate::backup::lease::LeaseError;
+    match error {
+        run::RunError::Cancelled => RunError::Cancelled,
+        run::RunError::Lease(held @ LeaseError::Held { .. }) => RunError::Busy(held.to_string()),
+        error if error.is_permanent() => RunError::Permanent(told(&error)),
+        error => RunError::Transient(told(&error)),
+    }
+}
+
+/// The log says what a run does; nobody watches it.
+struct Silent;
+
+impl Observer for Silent {
+    fn attempt(&self, _number: u32, _progress: Arc<Progress>) {}
+    fn estimate(&self, _bytes: u64) {}
+    fn repeated(&self, _error: &AttemptError) {}
+}

@@ -1,0 +1,112 @@
+//! `planb prune`: removes what the retention policy no longer keeps.
+
+use clap::Args;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::Failure;
+use super::{Common, open};
+use crate::backup::prune::{self, lifecycle_policy_json};
+use crate::backup::retention::{Excess, Freeze, Holds, keep};
+use crate::backup::rpo::{Newest, State};
+use crate::backup::shelf;
+use crate::config::{Config, Place};
+
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Say what would be removed and why, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Remove more than a fifth of the backups in this run
+    #[arg(long)]
+    allow_many: bool,
+    /// Print the storage lifecycle policy that removes what an agent without delete right has tagged (Azure's JSON)
+    #[arg(long, conflicts_with_all = ["dry_run", "allow_many"])]
+    policy: bool,
+}
+
+pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
+    let config = open::config(common)?;
+    if args.policy {
+        return print_policy(&config);
+    }
+    let stores = open::stores_for_a_person(&config).await?;
+    let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    let clock = open::clock();
+    let now = stores.backups.now().await?;
+    let pruning = keep(
+        &entries,
+        &config.retention,
+        &holds(&config, &entries, clock.now(), now),
+        now,
+    );
+    let lines = prune::describe(&pruning);
+    let removals = pruning.removals.len();
+    if args.dry_run {
+        if common.json {
+            println!(
+                "{}",
+                json!({"v": 1, "dry_run": true, "would_remove": removals, "lines": lines})
+            );
+        } else {
+            for line in &lines {
+                println!("{line}");
+            }
+            println!("would remove {removals} of {} backups", entries.len());
+        }
+        return Ok(());
+    }
+    let excess = if args.allow_many { Excess::Allow } else { Excess::Refuse };
+    let approved = pruning
+        .approve(excess)
+        .map_err(|error| Failure::Refused(error.to_string()))?;
+    let pruned = prune::execute(
+        stores.backups.as_ref(),
+        &approved,
+        config.retention.removal,
+        clock.as_ref(),
+        &CancellationToken::new(),
+    )
+    .await
+    .map_err(|error| Failure::failed(error.to_string()))?;
+    if common.json {
+        println!(
+            "{}",
+            json!({"v": 1, "removed": pruned.removed, "removed_bytes": pruned.bytes, "lines": lines})
+        );
+    } else {
+        for line in &lines {
+            println!("{line}");
+        }
+        println!("{pruned}");
+    }
+    Ok(())
+}
+
+/// What forbids removing right now.
+pub fn holds(
+    config: &Config,
+    entries: &[crate::backup::entry::Entry],
+    local: jiff::Timestamp,
+    store: jiff::Timestamp,
+) -> Holds {
+    let mut holds = Holds::default();
+    holds.freezes.extend(Freeze::for_clocks(local, store));
+    let rpo = Newest::of(entries).assess(config.targets.rpo, None, store);
+    if rpo.state == State::Breached {
+        holds.freezes.push(Freeze::RpoBreach);
+    }
+    holds
+}
+
+fn print_policy(config: &Config) -> Result<(), Failure> {
+    let Place::Azure { container, .. } = &config.store.place else {
+        return Err(Failure::Usage(
+            "--policy is for azblob:// stores: a directory has no lifecycle rules".to_owned(),
+        ));
+    };
+    let policy = lifecycle_policy_json(container, &config.store.prefix, &config.retention);
+    let text = serde_json::to_string_pretty(&policy).map_err(|error| Failure::failed(error.to_string()))?;
+    println!("{text}");
+    Ok(())
+}
