@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use super::shelf;
 use crate::clock::Clock;
 use crate::config::{Config, VerifySource};
 use crate::dump::pipeline::{PipelineError, Progress};
-use crate::dump::{self, About, Attempt, AttemptError, Dumped, SourceFacts};
+use crate::dump::{self, About, Attempt, AttemptError, Dumped, Naming, SourceFacts};
 use crate::mysql::{Address, DbError};
 use crate::source::login::{Finder, LoginError};
 use crate::store::{BlobStore, StoreError, Upload};
@@ -378,7 +379,7 @@ impl Runner {
             estimate: &|bytes| observer.estimate(bytes),
         };
         let dumped = attempt
-            .run(making.run_id, |at| self.free_name(at, making.newest), cancel)
+            .run(making.run_id, &Name { runner: self, newest: making.newest }, cancel)
             .await;
         let (upload, dumped) = dumped.map_err(|error| match error {
             AttemptError::NameTaken(name) => self.name_taken(name, making.newest),
@@ -391,16 +392,6 @@ impl Runner {
             .commit(&upload, &dumped.blocks, &shelf::metadata(&dumped))
             .await?;
         Ok((dumped, properties.last_modified))
-    }
-
-    /// The blob's name for a snapshot of `at`, if it is free and newer than all there are.
-    async fn free_name(&self, at: Timestamp, newest: Option<Timestamp>) -> Result<String, AttemptError> {
-        let name = BackupId::at(at).blob(&self.config.store.prefix);
-        let older = newest.is_some_and(|newest| BackupId::at(at) < BackupId::at(newest));
-        if older || self.store.properties(&name).await?.is_some() {
-            return Err(AttemptError::NameTaken(name));
-        }
-        Ok(name)
     }
 
     fn name_taken(&self, name: String, newest: Option<Timestamp>) -> RunError {
@@ -466,6 +457,25 @@ impl Staged {
 
     fn take(&self) -> Option<Upload> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Names a backup by its instant, if that is free and newer than all there are.
+struct Name<'a> {
+    runner: &'a Runner,
+    newest: Option<Timestamp>,
+}
+
+#[async_trait]
+impl Naming for Name<'_> {
+    async fn name(&self, consistent_at: Timestamp) -> Result<String, AttemptError> {
+        let id = BackupId::at(consistent_at);
+        let name = id.blob(&self.runner.config.store.prefix);
+        let older = self.newest.is_some_and(|newest| id < BackupId::at(newest));
+        if older || self.runner.store.properties(&name).await?.is_some() {
+            return Err(AttemptError::NameTaken(name));
+        }
+        Ok(name)
     }
 }
 

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -218,6 +219,13 @@ pub async fn grants_of(session: &mut Session) -> Result<Grants, DbError> {
     ))
 }
 
+/// Gives a backup its name once its instant is known, before any data is read.
+#[async_trait]
+pub trait Naming: Send + Sync {
+    /// The blob's name; an error if it is taken, or would be older than what is there.
+    async fn name(&self, consistent_at: Timestamp) -> Result<String, AttemptError>;
+}
+
 /// Everything one attempt needs.
 pub struct Attempt<'a> {
     pub address: &'a Address,
@@ -236,7 +244,7 @@ pub struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Dumps everything under `upload`'s run id. `name` makes the blob's name from the snapshot's instant, and
+    /// Dumps everything under `upload`'s run id. `naming` makes the blob's name from the snapshot's instant, and
     /// refuses if it is taken. Nothing is visible in the store until the caller commits.
     ///
     /// # Errors
@@ -244,7 +252,7 @@ impl Attempt<'_> {
     pub async fn run(
         &self,
         run_id: &str,
-        name: impl AsyncFn(Timestamp) -> Result<String, AttemptError>,
+        naming: &dyn Naming,
         cancel: &CancellationToken,
     ) -> Result<(Upload, Dumped), AttemptError> {
         // A child: the pipeline may stop this attempt, not the run.
@@ -266,7 +274,7 @@ impl Attempt<'_> {
             .saturating_add(self.clock_offset - behind)
             .unwrap_or(snapshot.consistent_at);
         let upload = Upload {
-            name: name(snapshot.consistent_at).await?,
+            name: naming.name(snapshot.consistent_at).await?,
             run_id: run_id.to_owned(),
         };
 
