@@ -25,6 +25,7 @@ use super::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, Store
 use crate::clock::Clock;
 
 mod disk;
+mod errors;
 mod side_file;
 mod staging;
 

@@ -125,6 +125,11 @@ pub async fn of_concurrent_commits_exactly_one_wins(store: Store) {
             uploads[winners[0]].run_id,
             "the winner's bytes, not a mixture"
         );
+        let there = store.properties(&name).await.unwrap().unwrap();
+        assert_eq!(
+            there.metadata[RUN_ID_KEY], uploads[winners[0]].run_id,
+            "and the winner's metadata"
+        );
     }
 }
 

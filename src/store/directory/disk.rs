@@ -14,6 +14,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
+use super::errors::store_error;
 use super::side_file::SideFile;
 use crate::clock::Clock;
 use crate::store::names::check_range;
@@ -367,28 +368,4 @@ fn next_stamp(lock: &mut File, now: Timestamp) -> io::Result<Timestamp> {
     lock.set_len(0)?;
     lock.write_all(stamp.to_string().as_bytes())?;
     Ok(stamp)
-}
-
-pub(super) fn store_error(root: &Path, doing: &str, error: &io::Error) -> StoreError {
-    use io::ErrorKind;
-    let store = format!("file://{}", root.display());
-    let detail = format!("{doing}: {error}");
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::NoSpace { store, detail },
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StoreError::Denied { store, detail },
-        ErrorKind::NotFound => {
-            let hint = format!("mount its disk, or: install -d -m 0700 {}", root.display());
-            StoreError::NoContainer { store, hint }
-        }
-        ErrorKind::NotADirectory
-        | ErrorKind::IsADirectory
-        | ErrorKind::InvalidFilename
-        | ErrorKind::InvalidInput
-        | ErrorKind::CrossesDevices
-        | ErrorKind::FileTooLarge
-        | ErrorKind::Unsupported
-        | ErrorKind::TooManyLinks => StoreError::Invalid { store, detail },
-        // ErrorKind is open-ended; a disk's or a network mount's hiccup is worth another try.
-        _ => StoreError::Unavailable { store, detail },
-    }
 }
