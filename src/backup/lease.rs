@@ -214,8 +214,10 @@ impl Lease {
     /// lack the right to delete). [`LeaseError::Lost`] if it was not ours any more.
     pub async fn release(mut self) -> Result<(), LeaseError> {
         // A renewal in flight may have landed or not; after this it cannot land later than our own write.
+        // (Ending that task fires `lost`, so whether it was lost is asked before.)
+        let lost = self.lost.is_cancelled();
         self.renewing.shutdown().await;
-        if self.lost.is_cancelled() {
+        if lost {
             return Err(LeaseError::Lost {
                 name: self.slot.name.clone(),
             });

@@ -4,7 +4,6 @@
 //! character set; only UTF-8 ones are written as plain text, all others as bytes.
 
 use super::literal::{self, Literal};
-use crate::mysql::dialect::Family;
 
 /// A column of a base table, as `information_schema.COLUMNS` describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +26,8 @@ impl Column {
         match self.data_type.as_str() {
             // As text a FLOAT is rounded to 6 digits; widened to DOUBLE it is printed in full.
             "float" => format!("CAST({name} AS DOUBLE)"),
+            // The driver does not know the wire type of a vector; its bytes are what is stored.
+            "vector" => format!("CAST({name} AS BINARY)"),
             // Bits arrive as bytes; as a number they are readable and need no introducer.
             "bit" => format!("{name}+0"),
             // The empty string can be a member or the error value 0: only the number tells.
@@ -93,9 +94,13 @@ const SEPARATOR: u8 = b'|';
 pub struct RowSum(Vec<u8>);
 
 impl RowSum {
-    pub fn column(&mut self, value: Option<&[u8]>) {
+    pub fn column(&mut self, value: Option<&[u8]>, literal: Literal) {
         if let Some(value) = value {
-            let crc = crc32fast::hash(value).to_be_bytes();
+            let crc = match literal {
+                Literal::Float => crc32fast::hash(&point_wkb(value)),
+                Literal::Number | Literal::Text | Literal::Binary => crc32fast::hash(value),
+            }
+            .to_be_bytes();
             // CHAR(0) is one zero byte, and otherwise leading ones are left out.
             let zeros = crc.iter().take(3).take_while(|&&b| b == 0).count();
             self.0.extend_from_slice(&crc[zeros..]);
@@ -109,6 +114,16 @@ impl RowSum {
         self.0.clear();
         crc
     }
+}
+
+/// The point (x, 0) as well-known binary: byte order, type 1, two doubles. `text` that is no number becomes NaN,
+/// which no server holds.
+fn point_wkb(text: &[u8]) -> [u8; 21] {
+    let x = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    let mut wkb = [0; 21];
+    (wkb[0], wkb[1]) = (1, 1);
+    wkb[5..13].copy_from_slice(&x.to_le_bytes());
+    wkb
 }
 
 /// A table's rows summed up, in any order.
@@ -140,13 +155,17 @@ impl TableSum {
 
 /// What to ask a server for so that it answers with [`TableSum`]'s rows, sum and xor. `from` is what follows
 /// `FROM`, e.g. a qualified name.
-pub fn checksum_sql(columns: &[Column], family: Family, from: &str) -> String {
+pub fn checksum_sql(columns: &[Column], from: &str) -> String {
     let parts: Vec<String> = columns
         .iter()
         .map(|column| {
-            let bytes = match family {
+            let bytes = match column.literal() {
+                Literal::Number => column.select(),
+                // As a string inside an expression a DOUBLE loses bits (the protocol prints it in full). A point's
+                // WKB holds its eight bytes.
+                Literal::Float => format!("ST_AsBinary(POINT({},0))", column.select()),
                 // MySQL would bring arguments of different character sets to a common one first.
-                Family::MySql | Family::MariaDb => format!("CAST({} AS BINARY)", column.select()),
+                Literal::Text | Literal::Binary => format!("CAST({} AS BINARY)", column.select()),
             };
             format!("IFNULL(CHAR(CRC32({bytes})),''),'|'")
         })
@@ -230,9 +249,9 @@ mod tests {
     #[test]
     fn null_and_empty_differ_and_order_does_not_matter() {
         let mut row = RowSum::default();
-        row.column(None);
+        row.column(None, Literal::Text);
         let null = row.finish();
-        row.column(Some(b""));
+        row.column(Some(b""), Literal::Text);
         let empty = row.finish();
         assert_ne!(null, empty);
         let (mut one, mut other) = (TableSum::default(), TableSum::default());

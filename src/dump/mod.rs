@@ -437,7 +437,7 @@ impl Attempt<'_> {
     ) -> Result<(), AttemptError> {
         let watcher = snapshot::reader_session(self.address, &self.facts.dialect, self.backup.lock_wait).await?;
         let limiter = Arc::new(Limiter::new(self.backup.max_bytes_per_second));
-        let (count, family) = (sessions.len(), self.facts.dialect.version.family);
+        let count = sessions.len();
         let mut tasks: JoinSet<Result<Option<Reader>, AttemptError>> = JoinSet::new();
         let done = stop.child_token();
         let (watch, limit, lock_wait) = (guard.clone(), self.backup.threads_running_limit, self.backup.lock_wait);
@@ -449,7 +449,6 @@ impl Attempt<'_> {
                 intake: intake.clone(),
                 guard: guard.clone(),
                 limiter: Arc::clone(&limiter),
-                family,
                 unpaid_bytes: 0,
             };
             let jobs = Arc::clone(jobs);

@@ -11,7 +11,6 @@ use super::pipeline::Intake;
 use super::writer::RowWriter;
 use super::{AttemptError, literal};
 use crate::format::index::Check;
-use crate::mysql::dialect::Family;
 use crate::mysql::{DbError, Session};
 
 /// Counting a keyless table by a second scan is cheap up to this many rows (the server's estimate).
@@ -106,7 +105,6 @@ pub struct Reader {
     pub intake: Intake,
     pub guard: Guard,
     pub limiter: Arc<Limiter>,
-    pub family: Family,
     /// Read and not yet accounted for by the limiter.
     pub unpaid_bytes: u64,
 }
@@ -144,7 +142,7 @@ impl Reader {
             .step_by(of.max(1))
             .filter(|job| job.is_transactional())
         {
-            let sql = checksum_sql(&job.table.columns, self.family, job.reading.source());
+            let sql = checksum_sql(&job.table.columns, job.reading.source());
             self.savepoint().await?;
             let running = self.guard.begin(self.session.id);
             let rows = self.session.text(&sql).await;

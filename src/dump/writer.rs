@@ -95,7 +95,7 @@ impl RowWriter {
                 text.push(b',');
             }
             let value = row.get(i + 1);
-            self.row_sum.column(value);
+            self.row_sum.column(value, *literal);
             literal::write(text, value, *literal);
         }
         text.push(b')');

@@ -86,10 +86,11 @@ impl DbError {
     }
 
     pub(super) fn at_statement(sql: &str, error: sqlx::Error) -> Self {
-        let sqlx::Error::Database(database) = error else {
-            return Self::Lost {
-                detail: error.to_string(),
-            };
+        let database = match error {
+            sqlx::Error::Database(database) => database,
+            // An answer that the driver cannot read will read no better next time.
+            sqlx::Error::Protocol(detail) => return Self::Odd { sql: shortened(sql), detail },
+            other => return Self::Lost { detail: other.to_string() },
         };
         let number = number_of(database.as_ref());
         let detail = format!("{number}: {}", database.message());
