@@ -614,6 +614,8 @@ fn settings_that_a_bank_would_not_want_are_told() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_text_makes_the_parser_panic(text in any::<String>()) {
         let _ = Config::parse(&text);

@@ -401,6 +401,29 @@ fn without_aws_credentials_it_is_told_and_the_next_reference_is_used() {
 }
 
 #[test]
+fn what_aws_lacks_is_told() {
+    child(
+        "child_no_region",
+        &[("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing")],
+    );
+    child("child_no_keys", &[("AWS_REGION", "ap-northeast-2")]);
+}
+
+#[tokio::test]
+#[ignore = "run by what_aws_lacks_is_told"]
+async fn child_no_region() {
+    let error = resolve(&["aws-secret:planb/prod"]).await.unwrap_err();
+    assert!(error.to_string().contains("set AWS_REGION"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "run by what_aws_lacks_is_told"]
+async fn child_no_keys() {
+    let error = resolve(&["aws-secret:planb/prod"]).await.unwrap_err();
+    assert!(error.to_string().contains("no usable AWS credentials"), "{error}");
+}
+
+#[test]
 fn a_dead_aws_costs_five_seconds_at_most_and_the_next_reference_is_used() {
     let keys = [
         ("AWS_ACCESS_KEY_ID", "testing"),

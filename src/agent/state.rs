@@ -366,7 +366,7 @@ impl State {
         let asked = self.chore.take().map_or(at.mono, |chore| chore.started);
         match result {
             // A run committed meanwhile: the listing may be from before it.
-            Ok(_) if self.known.is_some() && self.last_run_end.is_some_and(|end| end >= asked) => {
+            Ok(_) if self.known.is_some() && self.last_run_end.is_some_and(|end| end > asked) => {
                 self.survey_at = at.mono;
             }
             Ok(survey) => {

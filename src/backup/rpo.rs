@@ -146,10 +146,12 @@ impl Newest {
     }
 }
 
-/// The most that can be lost under a schedule whose runs start at most `interval` apart and take `run` from
-/// snapshot to commit.
+/// The most that can be lost under a schedule whose ticks are at most `interval` apart and whose runs take `run`
+/// from snapshot to commit: interval plus run. A run that outlasts its interval skips ticks, so its interval is
+/// then the next whole number of them.
 pub fn worst_case(interval: Duration, run: Duration) -> Duration {
-    interval.saturating_add(run)
+    let ticks = run.as_nanos().div_ceil(interval.as_nanos().max(1)).max(1);
+    interval.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)).saturating_add(run)
 }
 
 /// Whether a schedule can meet the target.
@@ -350,6 +352,7 @@ mod tests {
     fn worst_case_is_interval_plus_snapshot_to_commit() {
         let run = Duration::from_secs(20);
         assert!(matches!(feasibility(MIN5, run, MIN5), Feasibility::Misses { .. }));
+        assert_eq!(worst_case(MIN5, MIN5 * 2 + run), MIN5 * 5 + run, "it skips two ticks");
         assert!(matches!(feasibility(MIN5 - run, run, MIN5), Feasibility::Meets { worst_case } if worst_case == MIN5));
     }
 

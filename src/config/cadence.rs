@@ -85,6 +85,9 @@ mod tests {
         assert_eq!(gap_of("*/7 * * * *"), minutes(7));
         assert_eq!(gap_of("0 3 * * SUN"), minutes(7 * 24 * 60));
         assert_eq!(gap_of("0 3 1 * *"), minutes(31 * 24 * 60));
+        // January's first week looks like every day; the month's end and the year's end do not.
+        assert_eq!(gap_of("0 3 1-28 * *"), minutes(4 * 24 * 60));
+        assert_eq!(gap_of("0 3 * 1-11 *"), minutes(32 * 24 * 60));
         assert_eq!(gap_of("0 3 * * 1#1"), minutes(35 * 24 * 60));
         assert_eq!(gap_of("0 0 29 2 *"), minutes(1461 * 24 * 60));
     }

@@ -164,6 +164,10 @@ pub fn checksum_sql(columns: &[Column], from: &str) -> String {
                 // As a string inside an expression a DOUBLE loses bits (the protocol prints it in full). A point's
                 // WKB holds its eight bytes.
                 Literal::Float => format!("ST_AsBinary(POINT({},0))", column.select()),
+                // As bytes these would be the stored form; they travel as text.
+                Literal::Text if matches!(column.data_type.as_str(), "uuid" | "inet4" | "inet6") => {
+                    format!("CAST({} AS CHAR)", column.select())
+                }
                 // MySQL would bring arguments of different character sets to a common one first.
                 Literal::Text | Literal::Binary => format!("CAST({} AS BINARY)", column.select()),
             };

@@ -104,6 +104,12 @@ async fn answers_are_sorted_by_what_helps_and_never_quoted() {
     }
 }
 
+#[tokio::test]
+async fn a_busy_cloud_is_asked_once_because_the_next_reference_is_the_second_try() {
+    let (_, asked) = ask(StatusCode::ServiceUnavailable, "", false).await;
+    assert_eq!(asked.len(), 3, "challenge, token, question: {asked:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_cloud_is_given_up_after_five_seconds() {
     let started = tokio::time::Instant::now();
