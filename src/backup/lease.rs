@@ -213,15 +213,9 @@ impl Lease {
     /// Frees the lease for others at once. The record stays, as the last holder's trace (and since an agent may
     /// lack the right to delete). [`LeaseError::Lost`] if it was not ours any more.
     pub async fn release(mut self) -> Result<(), LeaseError> {
-<<<<<<< .merge_file_V66EYR
-        // A renewal in flight may have landed or not; after this it cannot land later than our own write.
-        // (Ending that task fires `lost`, so whether it was lost is asked before.)
-        let lost = self.lost.is_cancelled();
-=======
         // Asked first: ending the renewals fires the token, as whatever ends them does.
         let lost = self.lost.is_cancelled();
         // A renewal in flight may have landed or not; our own write below is conditional, so either is fine.
->>>>>>> .merge_file_RpgX8h
         self.renewing.shutdown().await;
         if lost {
             return Err(LeaseError::Lost {
