@@ -294,36 +294,6 @@ impl State {
         }
     }
 
-    fn until_next(&self, at: Moment) -> Duration {
-        let until = |mono: Duration| mono.saturating_sub(at.mono);
-        let idle = self.run.is_none();
-        let tick = self
-            .next_tick
-            .map(|tick| Duration::try_from(tick.duration_since(at.wall)).unwrap_or_default());
-        let retry = self.retry_at.filter(|_| idle).map(until).filter(|wait| !wait.is_zero());
-        let keep_rpo = match self.settings.plan {
-            Plan::KeepRpo if idle && self.retry_at.is_none() => self.keep_rpo_wait(at).map(|(wait, _)| wait),
-            Plan::KeepRpo | Plan::Cron(_) => None,
-        };
-        let chore = [Some(self.survey_at), self.prune_due.then_some(self.prune_at)];
-        let chores = chore.into_iter().flatten().filter(|_| self.chore.is_none()).map(until);
-        let deadlines = [self.run, self.chore]
-            .into_iter()
-            .flatten()
-            .filter(|a| !a.cancelled)
-            .map(|a| until(a.deadline));
-        let waits = [tick, retry, keep_rpo]
-            .into_iter()
-            .flatten()
-            .chain(chores)
-            .chain(deadlines);
-        // A little at least: a wait that rounds to nothing must not spin.
-        waits
-            .min()
-            .unwrap_or(LOOK_EVERY)
-            .clamp(Duration::from_millis(10), LOOK_EVERY)
-    }
-
     pub fn run_ended(&mut self, result: &Result<RunSummary, RunError>, at: Moment) {
         self.run = None;
         self.last_run_end = Some(at.mono);

@@ -151,7 +151,9 @@ impl Newest {
 /// then the next whole number of them.
 pub fn worst_case(interval: Duration, run: Duration) -> Duration {
     let ticks = run.as_nanos().div_ceil(interval.as_nanos().max(1)).max(1);
-    interval.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)).saturating_add(run)
+    interval
+        .saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+        .saturating_add(run)
 }
 
 /// Whether a schedule can meet the target.
