@@ -6,6 +6,7 @@ pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod dump;
 pub mod format;
 pub mod mysql;

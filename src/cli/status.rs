@@ -69,7 +69,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
 }
 
 /// The longest time between two starts.
-fn interval(config: &Config, now: jiff::Timestamp) -> Option<std::time::Duration> {
+pub fn interval(config: &Config, now: jiff::Timestamp) -> Option<std::time::Duration> {
     match &config.backup.schedule {
         Schedule::Cron(text) => crate::agent::schedule::Cron::parse(text, now).ok()?.largest_gap(now),
         Schedule::KeepRpo => None,
