@@ -117,7 +117,16 @@ pub fn summary_json(summary: &RunSummary) -> Value {
         "yields": summary.yields,
         "notes": summary.notes,
         "digest": summary.digest,
+        "peak_memory_bytes": peak_memory_bytes(),
     })
+}
+
+/// The most memory this process ever held, by the kernel's account; none where it keeps no such account.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 fn print_summary(summary: &RunSummary) {
