@@ -11,7 +11,9 @@ const MEMBER_BYTES: usize = 4 << 20;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, file, level, threads] = &arguments[..4] else { unreachable!("four arguments were taken") };
+    let [_, file, level, threads] = &arguments[..4] else {
+        unreachable!("four arguments were taken")
+    };
     let level: u8 = level.parse().expect("a level");
     let threads: usize = threads.parse().expect("a number of threads");
     let input = Mutex::new(std::fs::File::open(file).expect("a file of SQL"));
@@ -30,7 +32,10 @@ fn pack(input: &Mutex<std::fs::File>, level: u8) -> u64 {
         raw.clear();
         let read = {
             let mut file = input.lock().expect("no worker panics");
-            file.by_ref().take(MEMBER_BYTES as u64).read_to_end(&mut raw).expect("readable")
+            file.by_ref()
+                .take(MEMBER_BYTES as u64)
+                .read_to_end(&mut raw)
+                .expect("readable")
         };
         if read == 0 {
             return total;
@@ -44,7 +49,10 @@ fn pack(input: &Mutex<std::fs::File>, level: u8) -> u64 {
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("ticks")).sum();
+    let ticks: u64 = fields[11..13]
+        .iter()
+        .map(|field| field.parse::<u64>().expect("ticks"))
+        .sum();
     #[expect(clippy::cast_precision_loss, reason = "a measurement")]
     let ticks = ticks as f64;
     ticks / 100.0

@@ -87,17 +87,16 @@ impl Reading {
     }
 
     pub fn count(&self, span: &Span) -> String {
+        format!("SELECT COUNT(*) FROM {}", self.source(span))
+    }
+
+    /// What follows `FROM` to read a span.
+    pub fn source(&self, span: &Span) -> String {
         let index = self
             .key
             .as_ref()
-            .map(|key| format!(" FORCE INDEX ({})", identifier(&key.index)))
-            .unwrap_or_default();
-        format!("SELECT COUNT(*) FROM {}{index}{}", self.from, self.condition(span))
-    }
-
-    /// What follows `FROM` to read the whole table.
-    pub fn source(&self) -> &str {
-        &self.from
+            .map(|key| format!(" FORCE INDEX ({})", identifier(&key.index)));
+        format!("{}{}{}", self.from, index.unwrap_or_default(), self.condition(span))
     }
 
     /// A key part's value as a literal.

@@ -31,6 +31,7 @@ pub mod pipeline;
 pub mod reader;
 pub mod script;
 pub mod snapshot;
+pub mod verify;
 pub mod writer;
 
 use crate::clock::Clock;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::catalog::Table;
-use super::columns::{TableSum, checksum_sql};
+use super::columns::TableSum;
 use super::guard::Guard;
 use super::keyset::{KeyValue, Reading, Span, piece_rows};
 use super::limiter::Limiter;
@@ -21,7 +21,7 @@ const CHEAP_COUNT_ROWS: u64 = 200_000;
 pub struct Job {
     pub table: Table,
     pub number: u32,
-    reading: Reading,
+    pub(super) reading: Reading,
     /// Several readers may work on it: pieces are marked out ahead.
     shared: bool,
     marks: tokio::sync::Mutex<Marks>,
@@ -71,7 +71,7 @@ impl Job {
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         literal::qualified(&self.table.schema, &self.table.name)
     }
 
@@ -85,11 +85,11 @@ impl Job {
         written.bytes
     }
 
-    fn set_checked(&self, checked: Check) {
+    pub(super) fn set_checked(&self, checked: Check) {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner).checked = checked;
     }
 
-    fn is_transactional(&self) -> bool {
+    pub(super) fn is_transactional(&self) -> bool {
         self.table.engine == "InnoDB"
     }
 
@@ -132,44 +132,6 @@ impl Reader {
             self.table(job).await?;
         }
         Ok(self)
-    }
-
-    /// Asks the server for every table's checksum, inside the snapshot, and compares.
-    pub async fn verify(&mut self, jobs: &[Job], share: usize, of: usize) -> Result<(), AttemptError> {
-        for job in jobs
-            .iter()
-            .skip(share)
-            .step_by(of.max(1))
-            .filter(|job| job.is_transactional())
-        {
-            let sql = checksum_sql(&job.table.columns, job.reading.source());
-            self.savepoint().await?;
-            let running = self.guard.begin(self.session.id);
-            let rows = self.session.text(&sql).await;
-            drop(running);
-            let rows = rows?;
-            self.release().await?;
-            let figure = |i: usize| {
-                rows.first()
-                    .and_then(|row| row.get(i))
-                    .and_then(|text| text.parse::<u128>().ok())
-            };
-            let server = (figure(0), figure(1), figure(2));
-            let ours = job.figures().sum;
-            let same = server == (Some(ours.rows.into()), Some(ours.sum.into()), Some(ours.xor.into()));
-            if !same {
-                return Err(AttemptError::Mismatch {
-                    table: job.name(),
-                    detail: format!(
-                        "the stream held {} rows with checksum {}, the server says {server:x?}",
-                        ours.rows,
-                        ours.text()
-                    ),
-                });
-            }
-            job.set_checked(Check::Checksum);
-        }
-        Ok(())
     }
 
     async fn table(&mut self, job: &Job) -> Result<(), AttemptError> {
@@ -255,12 +217,7 @@ impl Reader {
                 upper: None,
             };
             self.savepoint().await?;
-            let running = self.guard.begin(self.session.id);
-            let boundary = match job.reading.boundary(&span, wanted) {
-                Some(sql) => self.boundary(job, &sql).await?,
-                None => None,
-            };
-            drop(running);
+            let boundary = self.boundary(job, &span, wanted).await?;
             span.upper.clone_from(&boundary);
             marks.done = boundary.is_none();
             marks.lower = boundary;
@@ -316,14 +273,39 @@ impl Reader {
         Ok(())
     }
 
-    async fn boundary(&mut self, job: &Job, sql: &str) -> Result<Option<KeyValue>, AttemptError> {
-        let table = self.session.table(sql).await?;
+    /// Where a piece of `rows` rows ends; none if it is the last one, or if there is no key.
+    pub(super) async fn boundary(
+        &mut self,
+        job: &Job,
+        span: &Span,
+        rows: u64,
+    ) -> Result<Option<KeyValue>, AttemptError> {
+        let Some(sql) = job.reading.boundary(span, rows) else {
+            return Ok(None);
+        };
+        let table = self.small(&sql).await?;
         Ok(table.first().map(|row| {
             let parts = row.iter().skip(1).enumerate();
             parts
                 .filter_map(|(part, value)| job.reading.literal(part, value.as_deref()?))
                 .collect()
         }))
+    }
+
+    /// A query of one piece with a small answer, asked again when it had to give way to somebody.
+    async fn small(&mut self, sql: &str) -> Result<Vec<Vec<Option<Vec<u8>>>>, AttemptError> {
+        loop {
+            let running = self.guard.begin(self.session.id);
+            let answer = self.session.table(sql).await;
+            drop(running);
+            match answer {
+                Err(DbError::Interrupted { .. }) => {
+                    self.release().await?;
+                    self.savepoint().await?;
+                }
+                answer => return Ok(answer?),
+            }
+        }
     }
 
     async fn begin_piece(&mut self, writer: &mut RowWriter) -> Result<(), AttemptError> {
@@ -374,9 +356,11 @@ impl Reader {
 
     async fn check_count(&mut self, job: &Job, span: &Span, rows: u64) -> Result<(), AttemptError> {
         self.savepoint().await?;
-        let counted = self.session.number(&job.reading.count(span)).await?;
+        let answer = self.small(&job.reading.count(span)).await?;
         self.release().await?;
-        if counted == rows {
+        let counted = answer.first().and_then(|row| row.first()?.clone()).unwrap_or_default();
+        let counted = String::from_utf8_lossy(&counted).into_owned();
+        if counted == rows.to_string() {
             return Ok(());
         }
         Err(AttemptError::Mismatch {
@@ -385,12 +369,12 @@ impl Reader {
         })
     }
 
-    async fn savepoint(&mut self) -> Result<(), AttemptError> {
+    pub(super) async fn savepoint(&mut self) -> Result<(), AttemptError> {
         Ok(self.session.execute("SAVEPOINT planb").await?)
     }
 
     /// Gives the piece's metadata locks back; the snapshot stays.
-    async fn release(&mut self) -> Result<(), AttemptError> {
+    pub(super) async fn release(&mut self) -> Result<(), AttemptError> {
         Ok(self.session.execute("ROLLBACK TO SAVEPOINT planb").await?)
     }
 }

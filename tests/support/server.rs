@@ -393,9 +393,6 @@ impl Server {
     fn launch(&mut self, extra_args: &[&str]) -> Result<(), String> {
         let flavor = self.flavor;
         let program = flavor.program("mysqld", "mariadbd");
-        // A MariaDB that starts clears its tmpdir of other servers' temporary tables: none may share one.
-        let tmp = self.dir.path().join("tmp");
-        fs::create_dir_all(&tmp).map_err(|error| error.to_string())?;
         let cnf = lab_dir().join(flavor.name()).join("server.cnf");
         // The log starts anew, so that its end is about this start.
         let _ = fs::remove_file(self.data_dir().join("error.log"));
@@ -413,7 +410,6 @@ impl Server {
             .arg(format!("--socket={}", self.socket.display()))
             .arg(format!("--port={}", self.endpoint.port))
             .arg(format!("--pid-file={}", self.dir.path().join("server.pid").display()))
-            .arg(format!("--tmpdir={}", tmp.display()))
             .args(&self.args)
             .args(extra_args)
             .stdin(Stdio::null())
