@@ -79,7 +79,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let mut text = std::mem::take(&mut self.text);
         // One huge row must not stay allocated for the rest of the run.
-        if text.capacity() <= 3 * self.pool.member_bytes {
+        if text.capacity() <= 2 * self.pool.member_bytes {
             text.clear();
             self.pool
                 .spare
@@ -126,7 +126,9 @@ impl Intake {
             place = Arc::clone(&self.places).acquire_owned() => place.map_err(|_| PipelineError::Stopped)?,
         };
         let spare = self.pool.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let text = spare.unwrap_or_else(|| Vec::with_capacity(self.pool.member_bytes + (self.pool.member_bytes >> 1)));
+        // Room for the row that goes beyond it, too, so that a buffer need not grow as a rule.
+        let room = full_bytes(self.pool.member_bytes) + (256 << 10);
+        let text = spare.unwrap_or_else(|| Vec::with_capacity(room));
         Ok(Buffer {
             text,
             pool: Arc::clone(&self.pool),
@@ -139,9 +141,19 @@ impl Intake {
         self.queue.send((label, buffer)).map_err(|_| PipelineError::Stopped)
     }
 
+    /// The size that members are planned to have.
     pub fn member_bytes(&self) -> usize {
         self.pool.member_bytes
     }
+
+    /// The size at which a member must end: what a buffer was made for.
+    pub fn full_bytes(&self) -> usize {
+        full_bytes(self.pool.member_bytes)
+    }
+}
+
+fn full_bytes(member_bytes: usize) -> usize {
+    member_bytes + member_bytes / 4
 }
 
 /// One compressed member.

@@ -95,7 +95,8 @@ impl Job {
 
     fn next_piece_rows(&self, marks: &Marks, member_bytes: u64) -> u64 {
         let figures = self.figures();
-        piece_rows(member_bytes, figures.sum.rows, figures.bytes, marks.piece_rows)
+        // A little less, since rows differ: a piece should fit one member.
+        piece_rows(member_bytes / 8 * 7, figures.sum.rows, figures.bytes, marks.piece_rows)
     }
 }
 

@@ -104,7 +104,7 @@ impl RowWriter {
         self.bytes += row_bytes;
         self.sum.add_row(self.row_sum.finish());
         self.rows_in_member += 1;
-        text.len() >= 2 * self.intake.member_bytes()
+        text.len() >= self.intake.full_bytes()
     }
 
     /// Whether the member should end with the piece that was just read.
