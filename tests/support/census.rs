@@ -46,11 +46,11 @@ pub fn differences(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -
                     let _ = writeln!(report, "    the same lines in another order or number");
                 }
             }
-            (Some(_), None) => {
-                let _ = writeln!(report, "* {key}: only in the first");
+            (Some(left), None) => {
+                let _ = writeln!(report, "* {key}: only in the first\n    {left}");
             }
-            (None, _) => {
-                let _ = writeln!(report, "* {key}: only in the second");
+            (None, right) => {
+                let _ = writeln!(report, "* {key}: only in the second\n    {}", right.map_or("", String::as_str));
             }
         }
     }

@@ -405,6 +405,8 @@ impl Server {
             .arg(program)
             .arg(format!("--defaults-file={}", cnf.display()))
             .arg(format!("--datadir={}", self.data_dir().display()))
+            // A starting server clears its tmpdir of temporary tables, other servers' too: to each its own.
+            .arg(format!("--tmpdir={}", self.dir.path().display()))
             .arg(format!("--socket={}", self.socket.display()))
             .arg(format!("--port={}", self.endpoint.port))
             .arg(format!("--pid-file={}", self.dir.path().join("server.pid").display()))
