@@ -143,7 +143,11 @@ impl Runner {
         observer: &dyn Observer,
         cancel: &CancellationToken,
     ) -> Result<RunSummary, RunError> {
-        let lease = self.lease(wanted).await?;
+        let lease = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(RunError::Cancelled),
+            lease = self.lease(wanted) => lease?,
+        };
         // Whoever lost the lease stops, as if cancelled: somebody else may be at it.
         let lost = lease.lost();
         let stop = cancel.child_token();
@@ -158,8 +162,10 @@ impl Runner {
             never = both => never,
         };
         let lost = lost.is_cancelled();
-        if let Err(error) = lease.release().await {
-            tracing::debug!(%error, "the lease will expire by itself");
+        match tokio::time::timeout(STOP_WITHIN, lease.release()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the lease will expire by itself"),
+            Err(_) => tracing::debug!("the store does not answer; the lease will expire by itself"),
         }
         match result {
             Err(RunError::Cancelled) if lost && !cancel.is_cancelled() => Err(RunError::LeaseLost),
@@ -313,10 +319,7 @@ impl Runner {
         let run_id = (self.run_ids)();
         let verify_source = wanted.verify_source || self.is_verification_due(&shelf, clock_offset);
         // An attempt before this one may have left something behind.
-        if let Some(earlier) = holding.staged.begin(Upload {
-            name: config.store.prefix.clone(),
-            run_id: run_id.clone(),
-        }) {
+        if let Some(earlier) = holding.staged.take() {
             let _ = self.store.discard(&earlier).await;
         }
         let making = Making {
@@ -328,7 +331,7 @@ impl Runner {
             run_id: &run_id,
         };
         let (dumped, committed_at) = self
-            .dump_and_commit(&making, progress, observer, cancel, holding.lease)
+            .dump_and_commit(&making, progress, observer, cancel, holding)
             .await?;
         holding.staged.take();
         let summary = &dumped.index.summary;
@@ -357,7 +360,7 @@ impl Runner {
         progress: Arc<Progress>,
         observer: &dyn Observer,
         cancel: &CancellationToken,
-        lease: &Lease,
+        holding: &Holding<'_>,
     ) -> Result<(Dumped, Timestamp), RunError> {
         let config = &self.config;
         let about = About {
@@ -378,22 +381,19 @@ impl Runner {
             progress,
             estimate: &|bytes| observer.estimate(bytes),
         };
-        let dumped = attempt
-            .run(
-                making.run_id,
-                &Name {
-                    runner: self,
-                    newest: making.newest,
-                },
-                cancel,
-            )
-            .await;
+        let naming = Name {
+            runner: self,
+            newest: making.newest,
+            run_id: making.run_id,
+            staged: holding.staged,
+        };
+        let dumped = attempt.run(making.run_id, &naming, cancel).await;
         let (upload, dumped) = dumped.map_err(|error| match error {
             AttemptError::NameTaken(name) => self.name_taken(name, making.newest),
             other => other.into(),
         })?;
         // The last look before anything becomes visible.
-        lease.confirm().await?;
+        holding.lease.confirm().await?;
         let properties = self
             .store
             .commit(&upload, &dumped.blocks, &shelf::metadata(&dumped))
@@ -457,9 +457,9 @@ fn host_name() -> String {
 struct Staged(Mutex<Option<Upload>>);
 
 impl Staged {
-    /// Remembers `upload`; returns what an earlier attempt left.
-    fn begin(&self, upload: Upload) -> Option<Upload> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(upload)
+    /// Remembers `upload`, before its first block.
+    fn begin(&self, upload: Upload) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(upload);
     }
 
     fn take(&self) -> Option<Upload> {
@@ -467,10 +467,12 @@ impl Staged {
     }
 }
 
-/// Names a backup by its instant, if that is free and newer than all there are.
+/// Names a backup by its instant, if that is free and newer than all there are. From then on something may be staged.
 struct Name<'a> {
     runner: &'a Runner,
     newest: Option<Timestamp>,
+    run_id: &'a str,
+    staged: &'a Staged,
 }
 
 #[async_trait]
@@ -482,6 +484,10 @@ impl Naming for Name<'_> {
         if older || self.runner.store.properties(&name).await?.is_some() {
             return Err(AttemptError::NameTaken(name));
         }
+        self.staged.begin(Upload {
+            name: name.clone(),
+            run_id: self.run_id.to_owned(),
+        });
         Ok(name)
     }
 }

@@ -79,7 +79,10 @@ struct Driven {
 #[async_trait]
 impl BackupRunner for Driven {
     async fn run(&self, cancel: CancellationToken, trigger: Trigger) -> Result<RunSummary, RunError> {
-        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        // Not stopped with the run: what it staged is discarded, and its lease given back, after it was told to stop.
+        let stores = open::stores(&self.config, &CancellationToken::new())
+            .await
+            .map_err(store_error)?;
         let runner = open::runner(&self.config, &stores);
         let wanted = Wanted {
             holder: "agent".to_owned(),

@@ -30,7 +30,8 @@ pub async fn run(common: &Common, args: &BackupArgs) -> Result<(), Failure> {
     let wanted = wanted(args)?;
     let config = open::config(common)?;
     let cancel = CancellationToken::new();
-    let stores = open::stores(&config, &cancel).await?;
+    // Not stopped with the run: what it staged is discarded, and its lease given back, after it was told to stop.
+    let stores = open::stores(&config, &CancellationToken::new()).await?;
     let runner = open::runner(&config, &stores);
     let bar = Arc::new(Bar::new(!common.json && std::io::stderr().is_terminal()));
     let result = {

@@ -29,6 +29,9 @@ pub struct Table {
 pub struct Key {
     pub index: String,
     pub columns: Vec<Column>,
+    /// For each column, whether the index holds it from the last value to the first. Read in the index's own order: any
+    /// other would be sorted anew for each piece.
+    pub descending: Vec<bool>,
 }
 
 /// A definition as `SHOW CREATE` gives it, with the session it was made in.
@@ -274,8 +277,8 @@ async fn columns(
     Ok(tables)
 }
 
-/// Unique indexes by table: name and column names in order, primary first.
-type Candidates = Vec<(String, Vec<String>)>;
+/// Unique indexes by table: name and columns in order (name, descending), primary first.
+type Candidates = Vec<(String, Vec<(String, bool)>)>;
 
 async fn keys(session: &mut Session, dialect: &Dialect, schema: &str) -> Result<HashMap<String, Candidates>, DbError> {
     let usable = match dialect.version.family {
@@ -285,7 +288,8 @@ async fn keys(session: &mut Session, dialect: &Dialect, schema: &str) -> Result<
     let rows = session
         .text(&format!(
             "SELECT TABLE_NAME, INDEX_NAME, COALESCE(COLUMN_NAME,''), \
-             NOT ({usable} AND SUB_PART IS NULL AND COALESCE(NULLABLE,'') <> 'YES' AND INDEX_TYPE = 'BTREE') \
+             NOT ({usable} AND SUB_PART IS NULL AND COALESCE(NULLABLE,'') <> 'YES' AND INDEX_TYPE = 'BTREE'), \
+             COALESCE(COLLATION,'A') = 'D' \
              FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {} AND NON_UNIQUE = 0 \
              ORDER BY TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX",
             string(schema)
@@ -294,7 +298,7 @@ async fn keys(session: &mut Session, dialect: &Dialect, schema: &str) -> Result<
     let mut tables: HashMap<String, Candidates> = HashMap::new();
     let mut unusable: Vec<(String, String)> = Vec::new();
     for row in rows {
-        let [table, index, column, bad] = row.as_slice() else {
+        let [table, index, column, bad, descending] = row.as_slice() else {
             continue;
         };
         if bad != "0" {
@@ -302,8 +306,8 @@ async fn keys(session: &mut Session, dialect: &Dialect, schema: &str) -> Result<
         }
         let candidates = tables.entry(table.clone()).or_default();
         match candidates.last_mut().filter(|(name, _)| name == index) {
-            Some((_, columns)) => columns.push(column.clone()),
-            None => candidates.push((index.clone(), vec![column.clone()])),
+            Some((_, columns)) => columns.push((column.clone(), descending == "1")),
+            None => candidates.push((index.clone(), vec![(column.clone(), descending == "1")])),
         }
     }
     for (table, index) in unusable {
@@ -315,10 +319,10 @@ async fn keys(session: &mut Session, dialect: &Dialect, schema: &str) -> Result<
 }
 
 fn best_key(candidates: &Candidates, columns: &[Column]) -> Option<Key> {
-    candidates.iter().find_map(|(index, names)| {
-        let columns = names
+    candidates.iter().find_map(|(index, parts)| {
+        let columns = parts
             .iter()
-            .map(|name| {
+            .map(|(name, _)| {
                 columns
                     .iter()
                     .find(|column| column.name == *name && column.can_key())
@@ -328,6 +332,7 @@ fn best_key(candidates: &Candidates, columns: &[Column]) -> Option<Key> {
         Some(Key {
             index: index.clone(),
             columns,
+            descending: parts.iter().map(|(_, descending)| *descending).collect(),
         })
     })
 }

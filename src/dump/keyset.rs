@@ -68,7 +68,7 @@ impl Reading {
             self.from,
             identifier(&key.index),
             self.condition(span),
-            names(key),
+            order(key),
         )
     }
 
@@ -81,7 +81,7 @@ impl Reading {
             self.from,
             identifier(&key.index),
             self.condition(span),
-            names(key),
+            order(key),
             rows.saturating_sub(1),
         ))
     }
@@ -106,8 +106,8 @@ impl Reading {
 
     fn condition(&self, span: &Span) -> String {
         let Some(key) = &self.key else { return String::new() };
-        let lower = span.lower.as_ref().map(|value| compare(key, value, ">", ""));
-        let upper = span.upper.as_ref().map(|value| compare(key, value, "<", "="));
+        let lower = span.lower.as_ref().map(|value| compare(key, value, Side::After));
+        let upper = span.upper.as_ref().map(|value| compare(key, value, Side::UpTo));
         let both: Vec<String> = lower.into_iter().chain(upper).collect();
         if both.is_empty() {
             String::new()
@@ -117,26 +117,57 @@ impl Reading {
     }
 }
 
-/// `(a,b) > (x,y)` spelled out: `a >= x AND (a > x OR a = x AND b > y)`, since servers use no index for the short form.
-fn compare(key: &Key, value: &KeyValue, strict: &str, or_equal: &str) -> String {
+/// Which part of a table, in its key's order, as seen from one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    After,
+    /// With the value itself.
+    UpTo,
+}
+
+/// `(a,b) > (x,y)` spelled out: `a >= x AND (a > x OR a = x AND b > y)`, since servers use no index for the short form,
+/// and none could be had where `b` is descending.
+fn compare(key: &Key, value: &KeyValue, side: Side) -> String {
     let names: Vec<String> = key.columns.iter().map(|column| identifier(&column.name)).collect();
+    let strict = |i: usize| match (side, key.descending.get(i).copied().unwrap_or(false)) {
+        (Side::After, false) | (Side::UpTo, true) => '>',
+        (Side::After, true) | (Side::UpTo, false) => '<',
+    };
     let alternatives: Vec<String> = (0..names.len())
         .map(|i| {
             let equal = (0..i).map(|j| format!("{} = {}", names[j], value[j]));
-            let last = if i + 1 == names.len() { or_equal } else { "" };
-            let differs = std::iter::once(format!("{} {strict}{last} {}", names[i], value[i]));
+            let or_equal = if side == Side::UpTo && i + 1 == names.len() {
+                "="
+            } else {
+                ""
+            };
+            let differs = std::iter::once(format!("{} {}{or_equal} {}", names[i], strict(i), value[i]));
             equal.chain(differs).collect::<Vec<_>>().join(" AND ")
         })
         .collect();
     match alternatives.as_slice() {
         [only] => only.clone(),
         _ => format!(
-            "{} {strict}= {} AND ({})",
+            "{} {}= {} AND ({})",
             names[0],
+            strict(0),
             value[0],
             alternatives.join(" OR ")
         ),
     }
+}
+
+/// The key's columns in the index's own order, each with its direction.
+fn order(key: &Key) -> String {
+    let parts = key.columns.iter().enumerate().map(|(i, column)| {
+        let direction = if key.descending.get(i) == Some(&true) {
+            " DESC"
+        } else {
+            ""
+        };
+        format!("{}{direction}", identifier(&column.name))
+    });
+    parts.collect::<Vec<_>>().join(",")
 }
 
 fn names(key: &Key) -> String {
@@ -182,6 +213,7 @@ mod tests {
             key: Some(Key {
                 index: "PRIMARY".into(),
                 columns: keys.iter().map(|k| column(k)).collect(),
+                descending: keys.iter().map(|_| false).collect(),
             }),
             history: false,
         }
@@ -224,6 +256,24 @@ mod tests {
             reading
                 .count(&upper)
                 .ends_with("WHERE `a` <= 1 AND (`a` < 1 OR `a` = 1 AND `b` <= 2)")
+        );
+    }
+
+    #[test]
+    fn each_column_is_read_in_its_own_direction() {
+        let mut mixed = table(&["a", "b"]);
+        if let Some(key) = mixed.key.as_mut() {
+            key.descending = vec![false, true];
+        }
+        let span = Span {
+            lower: Some(vec!["1".into(), "9".into()]),
+            upper: Some(vec!["5".into(), "2".into()]),
+        };
+        assert_eq!(
+            Reading::of(&mixed).rows(&span, Some(3)),
+            "SELECT 0,`a`,`v`,`b` FROM `s`.`t` FORCE INDEX (`PRIMARY`) \
+             WHERE `a` >= 1 AND (`a` > 1 OR `a` = 1 AND `b` < 9) \
+             AND `a` <= 5 AND (`a` < 5 OR `a` = 5 AND `b` >= 2) ORDER BY `a`,`b` DESC LIMIT 3"
         );
     }
 

@@ -77,7 +77,8 @@ pub struct Dialect {
     pub start_applier: &'static str,
     /// Names of the replica status columns (lower case): source's file, source's position, applier running.
     pub replica_columns: [&'static str; 3],
-    /// Session settings that make a reader's session exact and long-lived; none needs a privilege.
+    /// Session settings that make a reader's session exact and long-lived; none needs a privilege. (MySQL compares
+    /// nothing with a date that its sql_mode does not allow, and such dates are found in keys.)
     pub reader_settings: &'static [&'static str],
     /// One text that identifies the server through renames and address changes.
     pub server_identity: &'static str,
@@ -134,7 +135,7 @@ impl Dialect {
                 ["relay_master_log_file", "exec_master_log_pos", "slave_sql_running"]
             },
             reader_settings: &[
-                "SET SESSION sql_mode = '', time_zone = '+00:00', sql_quote_show_create = 1",
+                "SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+00:00', sql_quote_show_create = 1",
                 "SET SESSION wait_timeout = 86400, net_write_timeout = 3600, net_read_timeout = 3600",
                 "SET SESSION max_execution_time = 0, information_schema_stats_expiry = 0",
                 "SET SESSION transaction_isolation = 'REPEATABLE-READ', autocommit = 1",
@@ -169,7 +170,7 @@ impl Dialect {
             start_applier: "START ALL SLAVES SQL_THREAD",
             replica_columns: ["relay_master_log_file", "exec_master_log_pos", "slave_sql_running"],
             reader_settings: &[
-                "SET SESSION sql_mode = '', time_zone = '+00:00', sql_quote_show_create = 1",
+                "SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+00:00', sql_quote_show_create = 1",
                 "SET SESSION wait_timeout = 86400, net_write_timeout = 3600, net_read_timeout = 3600",
                 "SET SESSION max_statement_time = 0, idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0",
                 "SET SESSION tx_isolation = 'REPEATABLE-READ', autocommit = 1",
