@@ -143,7 +143,11 @@ impl Runner {
         observer: &dyn Observer,
         cancel: &CancellationToken,
     ) -> Result<RunSummary, RunError> {
-        let lease = self.lease(wanted).await?;
+        let lease = tokio::select! {
+            biased;
+            lease = self.lease(wanted) => lease?,
+            () = cancel.cancelled() => return Err(RunError::Cancelled),
+        };
         // Whoever lost the lease stops, as if cancelled: somebody else may be at it.
         let lost = lease.lost();
         let stop = cancel.child_token();
@@ -158,8 +162,10 @@ impl Runner {
             never = both => never,
         };
         let lost = lost.is_cancelled();
-        if let Err(error) = lease.release().await {
-            tracing::debug!(%error, "the lease will expire by itself");
+        match tokio::time::timeout(STOP_WITHIN, lease.release()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the lease was not given back; it will expire by itself"),
+            Err(_) => tracing::warn!("the lease was not given back in time; it will expire by itself"),
         }
         match result {
             Err(RunError::Cancelled) if lost && !cancel.is_cancelled() => Err(RunError::LeaseLost),
@@ -203,8 +209,11 @@ impl Runner {
         };
         if let Some(upload) = staged.take() {
             // The store drops it by itself in time; a run id stages nothing that another could take up.
-            let discarded = tokio::time::timeout(STOP_WITHIN, self.store.discard(&upload)).await;
-            tracing::debug!(?discarded, "discarded what was staged");
+            match tokio::time::timeout(STOP_WITHIN, self.store.discard(&upload)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "what was staged could not be discarded"),
+                Err(_) => tracing::warn!("what was staged could not be discarded in time"),
+            }
         }
         result
     }
@@ -313,11 +322,10 @@ impl Runner {
         let run_id = (self.run_ids)();
         let verify_source = wanted.verify_source || self.is_verification_due(&shelf, clock_offset);
         // An attempt before this one may have left something behind.
-        if let Some(earlier) = holding.staged.begin(Upload {
-            name: config.store.prefix.clone(),
-            run_id: run_id.clone(),
-        }) {
-            let _ = self.store.discard(&earlier).await;
+        if let Some(earlier) = holding.staged.take()
+            && let Err(error) = self.store.discard(&earlier).await
+        {
+            tracing::warn!(%error, "what an earlier attempt staged could not be discarded; the store drops it in time");
         }
         let making = Making {
             address: &address,
@@ -328,7 +336,7 @@ impl Runner {
             run_id: &run_id,
         };
         let (dumped, committed_at) = self
-            .dump_and_commit(&making, progress, observer, cancel, holding.lease)
+            .dump_and_commit(&making, progress, observer, cancel, holding)
             .await?;
         holding.staged.take();
         let summary = &dumped.index.summary;
@@ -357,7 +365,7 @@ impl Runner {
         progress: Arc<Progress>,
         observer: &dyn Observer,
         cancel: &CancellationToken,
-        lease: &Lease,
+        holding: &Holding<'_>,
     ) -> Result<(Dumped, Timestamp), RunError> {
         let config = &self.config;
         let about = About {
@@ -378,22 +386,18 @@ impl Runner {
             progress,
             estimate: &|bytes| observer.estimate(bytes),
         };
-        let dumped = attempt
-            .run(
-                making.run_id,
-                &Name {
-                    runner: self,
-                    newest: making.newest,
-                },
-                cancel,
-            )
-            .await;
+        let name = Name {
+            runner: self,
+            making,
+            staged: holding.staged,
+        };
+        let dumped = attempt.run(making.run_id, &name, cancel).await;
         let (upload, dumped) = dumped.map_err(|error| match error {
             AttemptError::NameTaken(name) => self.name_taken(name, making.newest),
             other => other.into(),
         })?;
         // The last look before anything becomes visible.
-        lease.confirm().await?;
+        holding.lease.confirm().await?;
         let properties = self
             .store
             .commit(&upload, &dumped.blocks, &shelf::metadata(&dumped))
@@ -457,9 +461,9 @@ fn host_name() -> String {
 struct Staged(Mutex<Option<Upload>>);
 
 impl Staged {
-    /// Remembers `upload`; returns what an earlier attempt left.
-    fn begin(&self, upload: Upload) -> Option<Upload> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(upload)
+    /// From here on blocks of `upload` may be in the store.
+    fn begin(&self, upload: Upload) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(upload);
     }
 
     fn take(&self) -> Option<Upload> {
@@ -470,7 +474,8 @@ impl Staged {
 /// Names a backup by its instant, if that is free and newer than all there are.
 struct Name<'a> {
     runner: &'a Runner,
-    newest: Option<Timestamp>,
+    making: &'a Making<'a>,
+    staged: &'a Staged,
 }
 
 #[async_trait]
@@ -478,10 +483,14 @@ impl Naming for Name<'_> {
     async fn name(&self, consistent_at: Timestamp) -> Result<String, AttemptError> {
         let id = BackupId::at(consistent_at);
         let name = id.blob(&self.runner.config.store.prefix);
-        let older = self.newest.is_some_and(|newest| id < BackupId::at(newest));
+        let older = self.making.newest.is_some_and(|newest| id < BackupId::at(newest));
         if older || self.runner.store.properties(&name).await?.is_some() {
             return Err(AttemptError::NameTaken(name));
         }
+        self.staged.begin(Upload {
+            name: name.clone(),
+            run_id: self.making.run_id.to_owned(),
+        });
         Ok(name)
     }
 }
