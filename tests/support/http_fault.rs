@@ -90,6 +90,11 @@ impl HttpFault {
         self.shared.rules.lock().expect("rules").push(rule);
     }
 
+    /// The faults are over.
+    pub fn clear(&self) {
+        self.shared.rules.lock().expect("rules").clear();
+    }
+
     /// Requests seen so far whose request line contains `text`, each with its fault.
     pub fn requests(&self, text: &str) -> Vec<(String, Option<Fault>)> {
         let log = self.shared.log.lock().expect("log");
