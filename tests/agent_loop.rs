@@ -11,6 +11,7 @@ use planb::agent::AgentError;
 use planb::agent::notify::Notice;
 use planb::agent::runner::Trigger;
 use planb::agent::signals::Signal;
+use planb::agent::state::Settings;
 
 const EVERY_FIVE: &str = "*/5 * * * *";
 
@@ -321,6 +322,33 @@ async fn a_permanent_failure_is_repeated_at_the_schedules_pace_only() {
         .await
         .expect("ends well");
     assert_eq!(world.starts_seconds(), [180, 480, 780]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stands_back_looks_for_the_others_backup_and_does_not_make_another() {
+    for settings in [cron(EVERY_FIVE), keep_rpo()] {
+        let world = World::with_backup(minutes(1));
+        *lock(&world.manner) = Manner::Busy;
+        // Five minutes and a run have to fit.
+        let settings = Settings {
+            rpo: minutes(6),
+            ..settings
+        };
+        play_for(&world, settings, minutes(14)).await.expect("ends well");
+        // Others need 20 s: tries five and fifteen seconds after the first are in vain, then theirs is found.
+        let starts = world.starts_seconds();
+        let runs = starts
+            .iter()
+            .zip(starts.iter().skip(1))
+            .filter(|(a, b)| *b - *a > 60)
+            .count()
+            + 1;
+        assert!(runs >= 2 && starts.len() <= runs * 3, "{starts:?}");
+        for seconds in (240..840).step_by(20) {
+            let status = world.status_at(Duration::from_secs(seconds));
+            assert!(!status.contains("breached"), "at {seconds} s: {status}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

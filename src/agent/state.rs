@@ -133,6 +133,8 @@ pub struct State {
     /// When a failed run is repeated, if that is worth it by then.
     retry_at: Option<Duration>,
     failures: u32,
+    /// Another run held the lease; what it made was not looked for yet.
+    stood_back: bool,
     survey_at: Duration,
     survey_failures: u32,
     prune_at: Duration,
@@ -154,6 +156,7 @@ impl State {
             last_run_end: None,
             retry_at: None,
             failures: 0,
+            stood_back: false,
             survey_at: at.mono,
             survey_failures: 0,
             prune_at: at.mono,
@@ -270,7 +273,8 @@ impl State {
         }
         if let Some(retry_at) = self.retry_at {
             // A failure is repeated when its time has come, and only if waiting for the tick would cost too much.
-            return (at.mono >= retry_at && self.waiting_costs_too_much(at)).then_some(Trigger::Retry);
+            return (at.mono >= retry_at && !self.stood_back && self.waiting_costs_too_much(at))
+                .then_some(Trigger::Retry);
         }
         match self.settings.plan {
             // Not even a listing works: a run tells whether more does.
@@ -328,12 +332,19 @@ impl State {
                     (true, Plan::Cron(_)) => None,
                 };
                 self.retry_at = pause.map(|pause| at.mono + pause);
+                if let RunError::Busy(_) = error {
+                    // Somebody else makes a backup: look for it before another try, or their success would look
+                    // like a breach here, and every tick would be served twice.
+                    self.stood_back = true;
+                    self.survey_at = self.survey_at.min(at.mono + backoff(self.failures));
+                }
             }
         }
     }
 
     pub fn surveyed(&mut self, result: Result<&Survey, &RunError>, at: Moment) {
         let asked = self.chore.take().map_or(at.mono, |chore| chore.started);
+        let stood_back = std::mem::take(&mut self.stood_back);
         match result {
             // A run committed meanwhile: the listing may be from before it.
             Ok(_) if self.known.is_some() && self.last_run_end.is_some_and(|end| end > asked) => {
@@ -343,8 +354,14 @@ impl State {
                 self.survey_failures = 0;
                 self.survey_at = at.mono + SURVEY_EVERY;
                 self.times = RunTimes::of(&survey.entries);
+                let newest = Newest::of(&survey.entries);
+                if stood_back && self.known.as_ref().is_none_or(|(known, _)| known.good != newest.good) {
+                    // Theirs is as good as ours: nothing has failed.
+                    self.failures = 0;
+                    self.retry_at = None;
+                }
                 self.known = Some((
-                    Newest::of(&survey.entries),
+                    newest,
                     Anchor {
                         store: survey.store_now,
                         mono: at.mono,

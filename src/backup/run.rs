@@ -145,8 +145,8 @@ impl Runner {
     ) -> Result<RunSummary, RunError> {
         let lease = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Err(RunError::Cancelled),
             lease = self.lease(wanted) => lease?,
+            () = cancel.cancelled() => return Err(RunError::Cancelled),
         };
         // Whoever lost the lease stops, as if cancelled: somebody else may be at it.
         let lost = lease.lost();
@@ -164,8 +164,8 @@ impl Runner {
         let lost = lost.is_cancelled();
         match tokio::time::timeout(STOP_WITHIN, lease.release()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the lease will expire by itself"),
-            Err(_) => tracing::debug!("the store does not answer; the lease will expire by itself"),
+            Ok(Err(error)) => tracing::warn!(%error, "the lease was not given back; it will expire by itself"),
+            Err(_) => tracing::warn!("the lease was not given back in time; it will expire by itself"),
         }
         match result {
             Err(RunError::Cancelled) if lost && !cancel.is_cancelled() => Err(RunError::LeaseLost),
@@ -209,8 +209,11 @@ impl Runner {
         };
         if let Some(upload) = staged.take() {
             // The store drops it by itself in time; a run id stages nothing that another could take up.
-            let discarded = tokio::time::timeout(STOP_WITHIN, self.store.discard(&upload)).await;
-            tracing::debug!(?discarded, "discarded what was staged");
+            match tokio::time::timeout(STOP_WITHIN, self.store.discard(&upload)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "what was staged could not be discarded"),
+                Err(_) => tracing::warn!("what was staged could not be discarded in time"),
+            }
         }
         result
     }
@@ -319,8 +322,10 @@ impl Runner {
         let run_id = (self.run_ids)();
         let verify_source = wanted.verify_source || self.is_verification_due(&shelf, clock_offset);
         // An attempt before this one may have left something behind.
-        if let Some(earlier) = holding.staged.take() {
-            let _ = self.store.discard(&earlier).await;
+        if let Some(earlier) = holding.staged.take()
+            && let Err(error) = self.store.discard(&earlier).await
+        {
+            tracing::warn!(%error, "what an earlier attempt staged could not be discarded; the store drops it in time");
         }
         let making = Making {
             address: &address,
@@ -381,13 +386,12 @@ impl Runner {
             progress,
             estimate: &|bytes| observer.estimate(bytes),
         };
-        let naming = Name {
+        let name = Name {
             runner: self,
-            newest: making.newest,
-            run_id: making.run_id,
+            making,
             staged: holding.staged,
         };
-        let dumped = attempt.run(making.run_id, &naming, cancel).await;
+        let dumped = attempt.run(making.run_id, &name, cancel).await;
         let (upload, dumped) = dumped.map_err(|error| match error {
             AttemptError::NameTaken(name) => self.name_taken(name, making.newest),
             other => other.into(),
@@ -457,7 +461,7 @@ fn host_name() -> String {
 struct Staged(Mutex<Option<Upload>>);
 
 impl Staged {
-    /// Remembers `upload`, before its first block.
+    /// From here on blocks of `upload` may be in the store.
     fn begin(&self, upload: Upload) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(upload);
     }
@@ -470,8 +474,7 @@ impl Staged {
 /// Names a backup by its instant, if that is free and newer than all there are. From then on something may be staged.
 struct Name<'a> {
     runner: &'a Runner,
-    newest: Option<Timestamp>,
-    run_id: &'a str,
+    making: &'a Making<'a>,
     staged: &'a Staged,
 }
 
@@ -480,13 +483,13 @@ impl Naming for Name<'_> {
     async fn name(&self, consistent_at: Timestamp) -> Result<String, AttemptError> {
         let id = BackupId::at(consistent_at);
         let name = id.blob(&self.runner.config.store.prefix);
-        let older = self.newest.is_some_and(|newest| id < BackupId::at(newest));
+        let older = self.making.newest.is_some_and(|newest| id < BackupId::at(newest));
         if older || self.runner.store.properties(&name).await?.is_some() {
             return Err(AttemptError::NameTaken(name));
         }
         self.staged.begin(Upload {
             name: name.clone(),
-            run_id: self.run_id.to_owned(),
+            run_id: self.making.run_id.to_owned(),
         });
         Ok(name)
     }

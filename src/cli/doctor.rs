@@ -24,7 +24,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     let config = open::config(common)?;
     let mut findings: Vec<Finding> = warnings(&config)
         .into_iter()
-        .map(|warning| Finding::new(Severity::Warning, &warning.key, warning.text, ""))
+        .map(|warning| Finding::new(Severity::Warning, warning.key, warning.text, ""))
         .collect();
     let mut entries = Vec::new();
     // One trouble must not hide the others: each part is looked at on its own.
@@ -44,7 +44,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     let judged =
         super::status::interval(&config, now).map(|interval| feasibility(interval, run_time, config.targets.rpo));
     findings.extend(doctor::schedule(judged.as_ref()));
-    findings.sort_by(|a, b| a.severity.cmp(&b.severity));
+    findings.sort_by_key(|finding| finding.severity);
     report(common, &findings);
     let errors = findings
         .iter()

@@ -51,13 +51,16 @@ pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> 
 }
 
 async fn open(config: &Config, policy: RetryPolicy, cancel: &CancellationToken) -> Result<Stores, StoreError> {
+    // Whoever is cancelled still gives its lease back, so control data stays in reach; those calls have bounds of
+    // their own.
+    let never = CancellationToken::new();
     match &config.store.place {
         Place::Directory(root) => {
             let backups = DirectoryStore::open(root, clock()).await?;
             let control = DirectoryStore::open_or_create(root.join("control"), clock()).await?;
             Ok(Stores {
                 backups: retrying(backups, policy, cancel),
-                control: retrying(control, policy, cancel),
+                control: retrying(control, policy, &never),
             })
         }
         Place::Azure {
@@ -69,7 +72,7 @@ async fn open(config: &Config, policy: RetryPolicy, cancel: &CancellationToken) 
             let control = azure(config, control_container).await?;
             Ok(Stores {
                 backups: retrying(backups, policy, cancel),
-                control: retrying(control, policy, cancel),
+                control: retrying(control, policy, &never),
             })
         }
     }

@@ -1,9 +1,13 @@
 //! `planb status`: what would be lost if the source vanished now, and what there is to restore.
 
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::failure::Failure;
 use super::{Common, open, present};
+use crate::agent::schedule::Cron;
 use crate::backup::entry::Standing;
 use crate::backup::rpo::{Newest, RunTimes, worst_case};
 use crate::backup::shelf;
@@ -14,8 +18,13 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     let stores = open::stores_for_a_person(&config).await?;
     let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
     let now = stores.backups.now().await?;
-    let rpo = Newest::of(&entries).assess(config.targets.rpo, None, now);
     let slow_run = RunTimes::of(&entries).slow();
+    let newest_good = Newest::of(&entries);
+    let next = newest_good
+        .good
+        .as_ref()
+        .and_then(|newest| next_commit(&config, newest.data_from, slow_run.unwrap_or_default(), now));
+    let rpo = newest_good.assess(config.targets.rpo, next, now);
     let worst = interval(&config, now)
         .zip(slow_run)
         .map(|(interval, run)| worst_case(interval, run));
@@ -68,10 +77,64 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The longest time between two starts.
-pub fn interval(config: &Config, now: jiff::Timestamp) -> Option<std::time::Duration> {
+/// A tick that is served later than this is not being served.
+const LATE: SignedDuration = SignedDuration::from_secs(15);
+
+/// When the next backup lands if somebody keeps the schedule; `None` if, by now, nobody seems to.
+fn next_commit(config: &Config, newest: Timestamp, run: Duration, now: Timestamp) -> Option<Timestamp> {
     match &config.backup.schedule {
-        Schedule::Cron(text) => crate::agent::schedule::Cron::parse(text, now).ok()?.largest_gap(now),
+        Schedule::Cron(text) => {
+            // The first tick that the newest run did not outlast.
+            let tick = Cron::parse(text, now)
+                .ok()?
+                .next_after(newest.saturating_add(run).ok()?)?;
+            let lands = tick.saturating_add(run).ok()?;
+            (now <= lands.saturating_add(LATE).ok()?).then_some(lands.max(now))
+        }
+        Schedule::KeepRpo => newest.saturating_add(config.targets.rpo).ok(),
+    }
+}
+
+/// The longest time between two starts.
+pub fn interval(config: &Config, now: Timestamp) -> Option<Duration> {
+    match &config.backup.schedule {
+        Schedule::Cron(text) => Cron::parse(text, now).ok()?.largest_gap(now),
         Schedule::KeepRpo => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn config(schedule: &str) -> Config {
+        let text = format!(
+            "[service]\nname = \"a\"\n[source]\nhost = \"h\"\nuser = \"u\"\npassword = \"env:P\"\n\
+             [store]\nurl = \"file:///s\"\n[backup]\nschedule = \"{schedule}\"\n"
+        );
+        Config::parse(&text).expect("valid")
+    }
+
+    #[test]
+    fn the_next_commit_is_expected_as_long_as_the_schedule_is_kept() {
+        let run = Duration::from_secs(20);
+        let next = |schedule, newest, now| next_commit(&config(schedule), at(newest), run, at(now));
+        let (cron, newest) = ("*/5 * * * *", "2026-01-01T00:05:01Z");
+        assert_eq!(
+            next(cron, newest, "2026-01-01T00:06:00Z"),
+            Some(at("2026-01-01T00:10:20Z"))
+        );
+        // A little late is late, but not yet gone.
+        assert_eq!(
+            next(cron, newest, "2026-01-01T00:10:30Z"),
+            Some(at("2026-01-01T00:10:30Z"))
+        );
+        assert_eq!(next(cron, newest, "2026-01-01T00:10:40Z"), None);
+        let keep = next("keep-rpo", newest, "2026-01-01T00:06:00Z");
+        assert_eq!(keep, Some(at("2026-01-01T00:10:01Z")));
     }
 }

@@ -91,7 +91,7 @@ struct AbandonOnDrop(Arc<AtomicBool>);
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -104,7 +104,10 @@ impl BlobStore for DirectoryStore {
     async fn stage_block(&self, upload: &Upload, block: BlockNumber, data: Bytes) -> Result<(), StoreError> {
         check_upload(&self.describe(), upload)?;
         let upload = upload.clone();
-        self.on_disk(move |disk| disk.stage(&upload, block, &data)).await
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let _guard = AbandonOnDrop(Arc::clone(&abandoned));
+        self.on_disk(move |disk| disk.stage(&upload, block, &data, &abandoned))
+            .await
     }
 
     async fn commit(

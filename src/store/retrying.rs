@@ -60,7 +60,7 @@ struct Outcome<T> {
 }
 
 impl<S: BlobStore> Retrying<S> {
-    /// `seed` decides the jitter. Once `cancel` is cancelled no try goes on and none begins.
+    /// `seed` decides the jitter. Once `cancel` is cancelled no try goes on and none begins, but for one of `discard`.
     pub fn new(inner: S, policy: RetryPolicy, seed: u64, cancel: CancellationToken) -> Self {
         Self {
             inner,
@@ -196,6 +196,10 @@ impl<S: BlobStore> BlobStore for Retrying<S> {
     }
 
     async fn discard(&self, upload: &Upload) -> Result<(), StoreError> {
+        // Clearing up is what a cancelled caller does next: it gets one try.
+        if self.cancel.is_cancelled() {
+            return self.one_try(0, self.inner.discard(upload)).await;
+        }
         self.retry("discard", 0, || self.inner.discard(upload)).await.result
     }
 

@@ -43,6 +43,8 @@ pub enum Manner {
     IgnoresCancel,
     Panics,
     Permanent,
+    /// Another agent is at it, and has its backup committed when its run is over.
+    Busy,
 }
 
 #[derive(Debug)]
@@ -215,6 +217,14 @@ impl BackupRunner for Runner {
         match manner {
             Manner::Panics => panic!("a defect"),
             Manner::Permanent => return Err(RunError::Permanent("the password is wrong".into())),
+            Manner::Busy => {
+                let theirs = entry(consistent_at, consistent_at + took);
+                let mut entries = lock(&world.entries);
+                if entries.last().is_none_or(|last| last.committed_at <= consistent_at) {
+                    entries.push(theirs);
+                }
+                return Err(RunError::Busy("planb backup holds the lease".into()));
+            }
             Manner::IgnoresCancel => std::future::pending().await,
             Manner::Works => {}
         }
@@ -252,7 +262,11 @@ impl BackupRunner for Runner {
             return Err(RunError::Transient("the store is not answering".into()));
         }
         Ok(Survey {
-            entries: lock(&self.0.entries).clone(),
+            entries: lock(&self.0.entries)
+                .iter()
+                .filter(|entry| entry.committed_at <= self.0.store_now())
+                .cloned()
+                .collect(),
             store_now: self.0.store_now(),
         })
     }

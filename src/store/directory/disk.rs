@@ -6,8 +6,8 @@ use std::io::{self, Read, Seek, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub(super) struct Disk {
     clock: Arc<dyn Clock>,
     /// Unix second of the last look for stale uploads.
     pub(super) swept_at: AtomicI64,
+    /// Read-locked while a block is written, write-locked while an upload is discarded.
+    pub(super) staging: RwLock<()>,
 }
 
 /// Held while names change hands. The lock goes with the file handle.
@@ -56,6 +58,7 @@ impl Disk {
             identity,
             clock,
             swept_at: AtomicI64::new(i64::MIN),
+            staging: RwLock::default(),
         };
         disk.make_dirs(&disk.root.join(STAGING))?;
         disk.make_dirs(&disk.root.join(META))?;

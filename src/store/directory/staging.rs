@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::NamedTempFile;
@@ -28,7 +29,18 @@ impl Disk {
         self.root.join(STAGING).join(&upload.run_id)
     }
 
-    pub(super) fn stage(&self, upload: &Upload, block: BlockNumber, data: &[u8]) -> Result<(), StoreError> {
+    /// `abandoned` tells that the caller has gone: a discard may have come by since, and must be the last word.
+    pub(super) fn stage(
+        &self,
+        upload: &Upload,
+        block: BlockNumber,
+        data: &[u8],
+        abandoned: &AtomicBool,
+    ) -> Result<(), StoreError> {
+        let _not_discarding = self.staging.read().unwrap_or_else(PoisonError::into_inner);
+        if abandoned.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let dir = self.run_dir(upload);
         if !dir.is_dir() {
             self.sweep_stale_uploads()?;
@@ -53,6 +65,8 @@ impl Disk {
     }
 
     pub(super) fn discard(&self, upload: &Upload) -> Result<(), StoreError> {
+        // Dropping a future does not stop its thread: a block that is being written still lands, and then goes too.
+        let _nobody_stages = self.staging.write().unwrap_or_else(PoisonError::into_inner);
         match fs::remove_dir_all(self.run_dir(upload)) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
