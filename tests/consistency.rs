@@ -108,3 +108,25 @@ fn mariadb_without_binlog() {
         ],
     );
 }
+
+/// A replica that is cut off from its source says "no lag" or nothing at all, and its data may be hours old.
+#[test]
+fn a_replica_that_does_not_hear_from_its_source_is_not_backed_up() {
+    for flavor in Flavor::ALL {
+        let world = World::new(flavor, &[], 10).with_replica(&[]);
+        let ways = [
+            Way::paused_replica(&world),
+            Way::replica_as_it_runs(&world, "single-session", Known::Nothing),
+        ];
+        let replica = world.replica.as_ref().expect("a replica");
+        replica.sql(match flavor {
+            Flavor::MySql => "STOP REPLICA IO_THREAD",
+            Flavor::MariaDb => "STOP SLAVE IO_THREAD",
+        });
+        for way in ways {
+            let said = way.planb.fails(1, &["backup"]);
+            assert!(said.contains("does not hear from its own source"), "{said}");
+            assert_eq!(way.planb.visible(), Vec::<String>::new());
+        }
+    }
+}

@@ -50,7 +50,7 @@ fn soak(reports: &mut Vec<Report>, dice: &mut Dice, world: impl FnOnce() -> Worl
         if format!("{} {}", world.source.flavor.name(), way.name).contains(&only) {
             let report = rounds(&world, way, &plan(), dice);
             // Somebody who waits wants to see it grow.
-            println!("{}: {} dumps, {} wrong", report.name, report.dumps, report.wrong.len());
+            println!("{}", table_of(std::slice::from_ref(&report)));
             reports.push(report);
         }
     }

@@ -375,12 +375,11 @@ fn kill(world: &World, way: &Way, typical: Duration, dice: &mut Dice, report: &m
 }
 
 fn applier_runs(replica: &Server) -> bool {
-    match replica.flavor {
-        Flavor::MySql => replica
-            .sql("SHOW REPLICA STATUS\\G")
-            .contains("Replica_SQL_Running: Yes"),
-        Flavor::MariaDb => replica.sql("SHOW SLAVE STATUS\\G").contains("Slave_SQL_Running: Yes"),
-    }
+    let state = match replica.flavor {
+        Flavor::MySql => "SELECT service_state FROM performance_schema.replication_applier_status",
+        Flavor::MariaDb => "SHOW STATUS LIKE 'Slave_running'",
+    };
+    replica.sql(state).contains("ON")
 }
 
 /// Waits for its end; SIGTERM when it takes longer.
