@@ -56,6 +56,8 @@ pub struct Source {
     pub dialect: Dialect,
     pub schemas: Vec<Schema>,
     pub binlog_on: bool,
+    /// It holds every change of the data: no filters, and a replica logs what it applies.
+    pub binlog_complete: bool,
     /// `ROW`, `MIXED` or `STATEMENT`.
     pub binlog_format: String,
     /// How long the server keeps its binlogs; None if for ever or unknown.
@@ -158,6 +160,13 @@ pub fn source(source: &Source) -> Vec<Finding> {
             "turn it on (RDS: a backup retention of at least one day)",
         );
     } else {
+        if !source.binlog_complete {
+            add(
+                Severity::Warning,
+                "the binary log does not hold every change, so a backup's position in it is unknown".to_owned(),
+                "no binlog_do_db or binlog_ignore_db; on a replica log_replica_updates = ON",
+            );
+        }
         if source.binlog_format != "ROW" {
             add(
                 Severity::Note,
@@ -296,6 +305,7 @@ mod tests {
             dialect: Dialect::of(Version::parse("8.0.36", "").expect("a version")),
             schemas: Vec::new(),
             binlog_on: true,
+            binlog_complete: true,
             binlog_format: "ROW".into(),
             binlog_kept: None,
             gtids_on: true,

@@ -148,14 +148,15 @@ async fn see(
         lock: config.backup.lock,
         lock_wait: config.backup.lock_wait,
         pause_replica: config.source.pause_replica,
-        binlog_on: facts.binlog_on,
+        binlog_complete: facts.binlog_complete,
         tables: Vec::new(),
     };
     let family = facts.dialect.version.family;
     Ok(doctor::Source {
         dialect: facts.dialect.clone(),
         schemas,
-        binlog_on: facts.binlog_on,
+        binlog_on: session.scalar("SELECT @@global.log_bin").await? == "1",
+        binlog_complete: facts.binlog_complete,
         binlog_format: session.scalar("SELECT @@global.binlog_format").await?,
         binlog_kept: binlog_kept(session, family).await?,
         gtids_on: family == Family::MariaDb || session.scalar("SELECT @@global.gtid_mode").await?.starts_with("ON"),

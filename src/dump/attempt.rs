@@ -194,7 +194,7 @@ impl Attempt<'_> {
             lock: self.backup.lock,
             lock_wait: self.backup.lock_wait,
             pause_replica: self.pause_replica,
-            binlog_on: self.facts.binlog_on,
+            binlog_complete: self.facts.binlog_complete,
             tables,
         };
         snapshot::open(self.address, &self.facts.dialect, &self.facts.grants, &wish, self.clock).await

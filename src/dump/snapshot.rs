@@ -36,7 +36,8 @@ pub struct Wish {
     pub lock: Lock,
     pub lock_wait: Duration,
     pub pause_replica: bool,
-    pub binlog_on: bool,
+    /// The binlog is on and holds every change, so that positions in it mean something.
+    pub binlog_complete: bool,
     /// Every table, for `LOCK TABLES`.
     pub tables: Vec<(String, String)>,
 }
@@ -59,7 +60,7 @@ pub fn way(wish: &Wish, family: Family, grants: &Grants) -> Way {
     match (wish.lock, family) {
         _ if wish.pause_replica => Way::PausedReplica,
         (Lock::Tables, _) if wish.sessions > 1 => Way::TableLocks,
-        (_, Family::MariaDb) if wish.binlog_on => Way::MariadbSnapshot,
+        (_, Family::MariaDb) if wish.binlog_complete => Way::MariadbSnapshot,
         (Lock::Auto, _) if wish.sessions > 1 && may_lock_all => Way::GlobalLock,
         (Lock::Auto | Lock::None | Lock::Tables, _) => Way::SingleSession,
     }
@@ -179,13 +180,13 @@ impl Opener<'_> {
     async fn paused_replica(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
         let mut control = reader_session(self.address, self.dialect, self.wish.lock_wait).await?;
         let before = replica(&mut control, self.dialect).await?;
-        let running = before.as_ref().is_some_and(|replica| replica.running);
-        if !running {
+        let Some(before) = before.filter(|replica| replica.running) else {
             return Err(AttemptError::Replica(
                 "pause_replica is set, but no applier is running on the source; start replication, or take it out"
                     .to_owned(),
             ));
-        }
+        };
+        let lag = before.lag()?;
         let begun = Instant::now();
         let consistent_at = self.clock.now();
         control.execute(self.dialect.stop_applier).await?;
@@ -206,7 +207,6 @@ impl Opener<'_> {
             ));
         };
         control.close().await;
-        let lag = before.map_or(0, |replica| replica.lag_seconds);
         Ok(Snapshot {
             sessions,
             way: Way::PausedReplica,
@@ -245,7 +245,7 @@ impl Opener<'_> {
         }
         let consistent_at = self.clock.now();
         let opened = self.open_all(&mut sessions).await;
-        let place = place(&mut control, self.dialect, self.wish.binlog_on).await;
+        let place = place(&mut control, self.dialect, self.wish.binlog_complete).await;
         control.execute("UNLOCK TABLES").await?;
         let locked = begun.elapsed();
         opened?;
@@ -267,7 +267,7 @@ impl Opener<'_> {
             .iter()
             .map(|(schema, table)| format!("{} READ", qualified(schema, table)))
             .collect();
-        let before = place(&mut control, self.dialect, self.wish.binlog_on).await?;
+        let before = place(&mut control, self.dialect, self.wish.binlog_complete).await?;
         let begun = Instant::now();
         if !tables.is_empty() {
             control.execute(&format!("LOCK TABLES {}", tables.join(", "))).await?;
@@ -278,7 +278,7 @@ impl Opener<'_> {
         control.execute("UNLOCK TABLES").await?;
         let locked = begun.elapsed();
         opened?;
-        let after = place(&mut control, self.dialect, self.wish.binlog_on).await?;
+        let after = place(&mut control, self.dialect, self.wish.binlog_complete).await?;
         control.close().await;
         Ok(Snapshot {
             sessions,
@@ -293,7 +293,7 @@ impl Opener<'_> {
     /// on either side of it: `gtid_owned` empty and `gtid_executed` unchanged.
     async fn single(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
         let way = Way::SingleSession;
-        if self.dialect.version.family == Family::MariaDb || !self.wish.binlog_on {
+        if self.dialect.version.family == Family::MariaDb || !self.wish.binlog_complete {
             let consistent_at = self.clock.now();
             self.open_all(&mut sessions).await?;
             return Ok(Snapshot {
@@ -305,7 +305,8 @@ impl Opener<'_> {
             });
         }
         let mut control = reader_session(self.address, self.dialect, self.wish.lock_wait).await?;
-        let gtids = control.scalar("SELECT @@global.gtid_mode").await?.starts_with("ON");
+        // ON_PERMISSIVE lets transactions without a GTID through, of which the GTID sets know nothing.
+        let gtids = control.scalar("SELECT @@global.gtid_mode").await? == "ON";
         let until = Instant::now() + POSITION_PATIENCE;
         loop {
             let place_before = place(&mut control, self.dialect, true).await?;
@@ -375,8 +376,8 @@ async fn snapshot_place(session: &mut Session) -> Result<Option<(String, u64)>, 
 }
 
 /// Where the binlog ends now.
-async fn place(session: &mut Session, dialect: &Dialect, binlog_on: bool) -> Result<Option<Place>, DbError> {
-    if !binlog_on {
+async fn place(session: &mut Session, dialect: &Dialect, known: bool) -> Result<Option<Place>, DbError> {
+    if !known {
         return Ok(None);
     }
     let rows = session.named(dialect.binlog_status).await?;
@@ -391,6 +392,37 @@ async fn place(session: &mut Session, dialect: &Dialect, binlog_on: bool) -> Res
         position: cell("position").parse().unwrap_or(0),
         gtid: one_line(&gtid),
     }))
+}
+
+/// Whether every change of the data goes through this server's binlog, which must be on. A replica that does not log
+/// what it applies (MariaDB's default), a Galera node alike, and filters make a binlog that stands still while data
+/// changes: equal positions prove nothing then, and replaying it would miss what was not logged. (Sessions that
+/// switch `sql_log_bin` off cannot be seen; it takes an administrator to do that.)
+pub async fn is_binlog_complete(session: &mut Session, dialect: &Dialect) -> Result<bool, DbError> {
+    let status = session.named(dialect.binlog_status).await?;
+    let filtered = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| {
+        status
+            .iter()
+            .any(|row| row.get(*name).is_some_and(|filter| !filter.is_empty()))
+    });
+    let settings = session
+        .text("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_slave_updates', 'log_replica_updates', 'wsrep_on')")
+        .await?;
+    let is_on = |name: &str| {
+        settings.iter().any(|row| {
+            matches!(row.as_slice(), [setting, value] if setting.contains(name) && value.eq_ignore_ascii_case("ON"))
+        })
+    };
+    if filtered || is_on("_updates") {
+        return Ok(!filtered);
+    }
+    let applies = match session.named(dialect.replica_status).await {
+        Ok(rows) => !rows.is_empty(),
+        // Who may not ask cannot rule it out.
+        Err(DbError::Denied { .. }) => true,
+        Err(error) => return Err(error),
+    };
+    Ok(!applies && !is_on("wsrep"))
 }
 
 fn exact(place: Option<Place>) -> Position {
@@ -423,7 +455,20 @@ struct Replica {
     running: bool,
     file: String,
     position: u64,
-    lag_seconds: i64,
+    /// Not less than it is; none while it does not hear from its source.
+    lag_seconds: Option<i64>,
+}
+
+impl Replica {
+    fn lag(&self) -> Result<i64, AttemptError> {
+        self.lag_seconds.ok_or_else(|| {
+            AttemptError::Replica(
+                "the source is a replica that does not hear from its own source, so nobody can say how old its data is; \
+                 mend replication, or end it if this server is to serve by itself"
+                    .to_owned(),
+            )
+        })
+    }
 }
 
 async fn replica(session: &mut Session, dialect: &Dialect) -> Result<Option<Replica>, DbError> {
@@ -438,7 +483,8 @@ async fn replica(session: &mut Session, dialect: &Dialect) -> Result<Option<Repl
             running: cell(running).eq_ignore_ascii_case("yes"),
             file: cell(file).to_owned(),
             position: cell(position).parse().unwrap_or(0),
-            lag_seconds: lag.and_then(|lag| lag.parse().ok()).unwrap_or(0),
+            // Told in whole seconds, rounded down.
+            lag_seconds: lag.and_then(|lag| lag.parse::<i64>().ok()).map(|lag| lag + 1),
         }
     }))
 }
@@ -449,7 +495,7 @@ async fn replica(session: &mut Session, dialect: &Dialect) -> Result<Option<Repl
 /// [`AttemptError::Replica`] if it is one whose applier stands still: its data would be older than it looks.
 pub async fn replica_lag(session: &mut Session, dialect: &Dialect) -> Result<Option<i64>, AttemptError> {
     match replica(session, dialect).await {
-        Ok(Some(replica)) if replica.running => Ok(Some(replica.lag_seconds)),
+        Ok(Some(replica)) if replica.running => Ok(Some(replica.lag()?)),
         Ok(Some(_)) => Err(AttemptError::Replica(
             "the source is a replica whose applier is stopped, so its data is older than it looks; start replication"
                 .to_owned(),
@@ -475,7 +521,7 @@ mod tests {
             lock: Lock::Auto,
             lock_wait: Duration::from_secs(1),
             pause_replica: false,
-            binlog_on: true,
+            binlog_complete: true,
             tables: Vec::new(),
         }
     }
@@ -490,7 +536,7 @@ mod tests {
         assert_eq!(
             way(
                 &Wish {
-                    binlog_on: false,
+                    binlog_complete: false,
                     ..wish()
                 },
                 Family::MariaDb,

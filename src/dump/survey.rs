@@ -1,6 +1,6 @@
 //! The first look at the source: what it is, what the account sees, what there is to dump.
 
-use super::{AttemptError, catalog};
+use super::{AttemptError, catalog, snapshot};
 use crate::config;
 use crate::mysql::dialect::{Dialect, Version};
 use crate::mysql::grants::Grants;
@@ -13,7 +13,8 @@ pub struct SourceFacts {
     pub grants: Grants,
     pub identity: String,
     pub schemas: Vec<String>,
-    pub binlog_on: bool,
+    /// The binlog is on and holds every change of the data.
+    pub binlog_complete: bool,
 }
 
 /// Looks at the source: version, grants, schemas. Fails loudly where a missing grant would hide an object.
@@ -49,12 +50,13 @@ async fn survey_session(session: &mut Session, source: &config::Source) -> Resul
         return Err(AttemptError::MissingGrants(missing));
     }
     let identity = session.scalar(dialect.server_identity).await?;
+    let binlog_complete = binlog_on && snapshot::is_binlog_complete(session, &dialect).await?;
     Ok(SourceFacts {
         dialect,
         grants,
         identity,
         schemas,
-        binlog_on,
+        binlog_complete,
     })
 }
 
