@@ -39,7 +39,7 @@ use crate::format::FORMAT;
 use crate::format::index::{Index, MemberKind, Summary, TableRecord};
 use crate::format::member::Packer;
 use crate::format::trailer::Trailer;
-use crate::mysql::dialect::Dialect;
+use crate::mysql::dialect::{Dialect, Family};
 use crate::mysql::grants::Grants;
 use crate::mysql::{Address, DbError, Session};
 use crate::store::{BlobStore, BlockNumber, StoreError, Upload};
@@ -97,6 +97,11 @@ pub enum AttemptError {
         "{table} has no usable key, and somebody waited for it while it was read; give it a primary key, or dump at a quieter time"
     )]
     Yielded { table: String },
+    #[error(
+        "somebody waited for a table that was read, and with its binlog on MariaDB gives such locks back only with the whole \
+         snapshot; dump at a quieter time"
+    )]
+    InTheWay,
     #[error("{table}: {detail}; the rows read are not the rows there, so this dump is thrown away")]
     Mismatch { table: String, detail: String },
     #[error("{0}")]
@@ -131,6 +136,7 @@ impl AttemptError {
             Self::Pipeline(PipelineError::Stalled(_) | PipelineError::Stopped)
             | Self::SchemaChanged { .. }
             | Self::Yielded { .. }
+            | Self::InTheWay
             | Self::NameTaken(_) => false,
             Self::Mismatch { .. }
             | Self::Replica(_)
@@ -442,7 +448,12 @@ impl Attempt<'_> {
         let done = stop.child_token();
         let (watch, limit, lock_wait) = (guard.clone(), self.backup.threads_running_limit, self.backup.lock_wait);
         let watched = done.clone();
-        tasks.spawn(async move { Ok(watch.watch(watcher, lock_wait, limit, watched).await.map(|()| None)?) });
+        let patience = guard::Patience {
+            lock_wait,
+            // There ROLLBACK TO SAVEPOINT keeps metadata locks, unless sql_log_bin is off (which takes a privilege).
+            locks_stay: self.facts.dialect.version.family == Family::MariaDb && self.facts.binlog_on,
+        };
+        tasks.spawn(async move { watch.watch(watcher, patience, limit, watched).await.map(|()| None) });
         for session in sessions {
             let reader = Reader {
                 session,
@@ -477,6 +488,8 @@ impl Attempt<'_> {
                 biased;
                 () = stop.cancelled() => return Err(PipelineError::Stopped.into()),
                 checked = futures_util::future::try_join_all(checks) => checked.map(drop)?,
+                // The watcher is all that is left.
+                Some(Ok(Err(error))) = tasks.join_next() => return Err(error),
             }
         }
         done.cancel();
