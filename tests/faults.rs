@@ -1,6 +1,8 @@
 //! Promise 1, whole or absent, under everything that goes wrong: processes killed, servers gone, schemas changed, stores
 //! that refuse, hang or are full, clocks, rivals, and accounts that may not.
 
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+
 mod support;
 
 #[path = "support/http_fault.rs"]
@@ -396,7 +398,7 @@ async fn while_the_store_hangs_no_snapshot_is_held() {
     let cloud = cloud(&source).await;
     cloud
         .planb
-        .configure("[backup]\nstall = \"5s\"\nmax_bytes_per_second = \"512KiB\"");
+        .configure("[backup]\nstall = \"5s\"\nmax_bytes_per_second = \"256KiB\"");
     cloud
         .proxy
         .add(Rule::new(&["PUT ", "blockid="], Fault::Hang, usize::MAX));
@@ -414,8 +416,8 @@ async fn while_the_store_hangs_no_snapshot_is_held() {
     });
     let json = json_of(&output);
     println!("the snapshot was held for {held:?}; {json}");
-    // Left alone it would be held for the time that reading takes, some eight seconds.
-    assert!((3.0..7.5).contains(&held.as_secs_f64()), "{held:?}");
+    // Left alone it would be held for the time that reading takes, some fifteen seconds.
+    assert!((3.0..12.0).contains(&held.as_secs_f64()), "{held:?}");
     assert!(json["attempts"].as_u64() > Some(1), "{json}");
     assert!(
         text(&output).contains("no block reached the store"),

@@ -155,7 +155,7 @@ async fn see(
     Ok(doctor::Source {
         dialect: facts.dialect.clone(),
         schemas,
-        binlog_on: session.scalar("SELECT @@global.log_bin").await? == "1",
+        binlog_on: facts.binlog_on,
         binlog_complete: facts.binlog_complete,
         binlog_format: session.scalar("SELECT @@global.binlog_format").await?,
         binlog_kept: binlog_kept(session, family).await?,

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::guard::Guard;
+use super::guard::{self, Guard};
 use super::limiter::Limiter;
 use super::pipeline::{self, Intake, Label, Pipeline, PipelineError, Progress, StagedBlock};
 use super::reader::{Job, Reader};
@@ -22,6 +22,7 @@ use crate::format::FORMAT;
 use crate::format::index::{Index, MemberKind, Summary, TableRecord};
 use crate::format::member::Packer;
 use crate::format::trailer::Trailer;
+use crate::mysql::dialect::Family;
 use crate::mysql::{Address, Session};
 use crate::store::{BlobStore, BlockNumber, Upload};
 
@@ -274,7 +275,12 @@ impl Attempt<'_> {
         let done = stop.child_token();
         let (watch, limit, lock_wait) = (guard.clone(), self.backup.threads_running_limit, self.backup.lock_wait);
         let watched = done.clone();
-        tasks.spawn(async move { Ok(watch.watch(watcher, lock_wait, limit, watched).await.map(|()| None)?) });
+        let patience = guard::Patience {
+            lock_wait,
+            // There ROLLBACK TO SAVEPOINT keeps metadata locks, unless sql_log_bin is off (which takes a privilege).
+            locks_stay: self.facts.dialect.version.family == Family::MariaDb && self.facts.binlog_on,
+        };
+        tasks.spawn(async move { watch.watch(watcher, patience, limit, watched).await.map(|()| None) });
         for session in sessions {
             let reader = Reader {
                 session,
@@ -309,6 +315,8 @@ impl Attempt<'_> {
                 biased;
                 () = stop.cancelled() => return Err(PipelineError::Stopped.into()),
                 checked = futures_util::future::try_join_all(checks) => checked.map(drop)?,
+                // The watcher is all that is left.
+                Some(Ok(Err(error))) = tasks.join_next() => return Err(error),
             }
         }
         done.cancel();

@@ -15,6 +15,11 @@ pub enum AttemptError {
         "{table} has no usable key, and somebody waited for it while it was read; give it a primary key, or dump at a quieter time"
     )]
     Yielded { table: String },
+    #[error(
+        "somebody waited for a table that was read, and with its binlog on MariaDB gives such locks back only with the whole \
+         snapshot; dump at a quieter time"
+    )]
+    InTheWay,
     #[error("{table}: {detail}; the rows read are not the rows there, so this dump is thrown away")]
     Mismatch { table: String, detail: String },
     #[error("{0}")]
@@ -49,6 +54,7 @@ impl AttemptError {
             Self::Pipeline(PipelineError::Stalled(_) | PipelineError::Stopped)
             | Self::SchemaChanged { .. }
             | Self::Yielded { .. }
+            | Self::InTheWay
             | Self::NameTaken(_) => false,
             Self::Mismatch { .. }
             | Self::Replica(_)

@@ -3,7 +3,8 @@
 //! Every reader tells what statement it runs since when. A watcher on a session of its own looks a few times a
 //! second who waits; a reader whose statement is older than `lock_wait` while anybody waits is interrupted
 //! (`KILL QUERY`, which needs no privilege for one's own sessions), gives its locks back and goes on from the last
-//! row it has.
+//! row it has. The reader is told as well: a server that is stuck in sending notices the interruption only when
+//! somebody takes its rows, and a reader that waits for the store takes none.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,19 +14,31 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::mysql::{DbError, Session};
+use super::AttemptError;
+use crate::mysql::Session;
 
 /// What readers and the watcher share.
 #[derive(Debug, Clone)]
 pub struct Guard {
-    running: Arc<Mutex<HashMap<u64, Instant>>>,
+    running: Arc<Mutex<HashMap<u64, Statement>>>,
     yields: Arc<std::sync::atomic::AtomicU64>,
     busy: watch::Receiver<bool>,
     busy_out: Arc<watch::Sender<bool>>,
 }
 
+/// How long others may wait for us.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    pub lock_wait: Duration,
+    /// The server keeps the locks of what was read until the snapshot ends: the only way to yield is to end it.
+    pub locks_stay: bool,
+}
+
 /// Longest a reader waits for a busy server before it reads another piece: a dump must end some time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A statement that goes on for so long after it was interrupted is not waited for: its session is ended, and the
+/// attempt with it.
+const END_WITHIN: Duration = Duration::from_millis(400);
 
 impl Default for Guard {
     fn default() -> Self {
@@ -39,10 +52,25 @@ impl Default for Guard {
     }
 }
 
+#[derive(Debug)]
+struct Statement {
+    since: Instant,
+    asked_at: Option<Instant>,
+    asked: CancellationToken,
+}
+
 /// A statement under way; ends when dropped.
 pub struct Running {
     guard: Guard,
     session: u64,
+    asked: CancellationToken,
+}
+
+impl Running {
+    /// Returns once the statement was interrupted for somebody who waits: its rows must be taken, to see it end.
+    pub async fn asked_to_yield(&self) {
+        self.asked.cancelled().await;
+    }
 }
 
 impl Drop for Running {
@@ -58,13 +86,20 @@ impl Drop for Running {
 impl Guard {
     /// Marks a statement of session number `session` as begun.
     pub fn begin(&self, session: u64) -> Running {
+        let asked = CancellationToken::new();
+        let statement = Statement {
+            since: Instant::now(),
+            asked_at: None,
+            asked: asked.clone(),
+        };
         self.running
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(session, Instant::now());
+            .insert(session, statement);
         Running {
             guard: self.clone(),
             session,
+            asked,
         }
     }
 
@@ -85,12 +120,12 @@ impl Guard {
     pub async fn watch(
         self,
         mut session: Session,
-        lock_wait: Duration,
+        patience: Patience,
         threads_running_limit: Option<u32>,
         stop: CancellationToken,
-    ) -> Result<(), DbError> {
+    ) -> Result<(), AttemptError> {
         // Somebody who came just after a look waits `lock_wait` plus one turn: within the promised second.
-        let mut turn = tokio::time::interval(Duration::from_millis(250));
+        let mut turn = tokio::time::interval(Duration::from_millis(200));
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -98,30 +133,57 @@ impl Guard {
                 () = stop.cancelled() => break,
                 _ = turn.tick() => {}
             }
-            self.look(&mut session, lock_wait, threads_running_limit).await?;
+            self.look(&mut session, patience, threads_running_limit).await?;
         }
         session.close().await;
         Ok(())
     }
 
-    async fn look(&self, session: &mut Session, lock_wait: Duration, limit: Option<u32>) -> Result<(), DbError> {
-        let old: Vec<u64> = {
+    /// Interrupts a reader's statement. It may have ended meanwhile; then there is nothing left to interrupt.
+    async fn interrupt(&self, session: &mut Session, id: u64) {
+        let asked_at = match self.running.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&id) {
+            Some(statement) => *statement.asked_at.get_or_insert_with(Instant::now),
+            None => return,
+        };
+        let what = if asked_at.elapsed() < END_WITHIN {
+            "QUERY"
+        } else {
+            "CONNECTION"
+        };
+        if let Err(error) = session.execute(&format!("KILL {what} {id}")).await {
+            tracing::debug!(%error, "reader already gone");
+            return;
+        }
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // Interrupted at each look until it has ended, and counted once.
+        if let Some(statement) = running.get(&id).filter(|statement| !statement.asked.is_cancelled()) {
+            statement.asked.cancel();
+            self.yields.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    async fn look(&self, session: &mut Session, patience: Patience, limit: Option<u32>) -> Result<(), AttemptError> {
+        let lock_wait = patience.lock_wait;
+        if patience.locks_stay {
+            let millis = lock_wait.mul_f64(0.9).as_millis();
+            if session.number(&format!("{WAITERS} AND TIME_MS >= {millis}")).await? > 0 {
+                return Err(AttemptError::InTheWay);
+            }
+        }
+        let old: Vec<u64> = if patience.locks_stay {
+            // Interrupted, a reader would still be in the way.
+            Vec::new()
+        } else {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running
                 .iter()
-                .filter(|(_, since)| since.elapsed() >= lock_wait.mul_f64(0.9))
+                .filter(|(_, statement)| statement.since.elapsed() >= lock_wait.mul_f64(0.9))
                 .map(|(id, _)| *id)
                 .collect()
         };
         if !old.is_empty() && session.number(WAITERS).await? > 0 {
             for id in old {
-                // The statement may have ended meanwhile; then there is nothing left to interrupt.
-                match session.execute(&format!("KILL QUERY {id}")).await {
-                    Ok(()) => {
-                        self.yields.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    }
-                    Err(error) => tracing::debug!(%error, "reader already gone"),
-                }
+                self.interrupt(session, id).await;
             }
         }
         if let Some(limit) = limit {

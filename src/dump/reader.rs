@@ -11,7 +11,7 @@ use super::pipeline::Intake;
 use super::writer::RowWriter;
 use super::{AttemptError, literal};
 use crate::format::index::Check;
-use crate::mysql::{DbError, Session};
+use crate::mysql::{DbError, Rows, Session};
 
 /// Counting a keyless table by a second scan is cheap up to this many rows (the server's estimate).
 const CHEAP_COUNT_ROWS: u64 = 200_000;
@@ -110,6 +110,17 @@ pub struct Reader {
     pub unpaid_bytes: u64,
 }
 
+/// Takes what an interrupted statement still sends.
+async fn to_the_end(rows: &mut Rows<'_>) -> Result<(), DbError> {
+    loop {
+        match rows.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(DbError::Interrupted { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// How reading a statement's rows ended.
 enum End {
     /// All of it.
@@ -162,6 +173,8 @@ impl Reader {
             self.check_count(job, &Span::default(), rows).await?;
             job.set_checked(Check::Count);
         }
+        // In one go there is no place to wait without a lock: the time is made up for before the next table.
+        self.limiter.spend(std::mem::take(&mut self.unpaid_bytes)).await;
         Ok(())
     }
 
@@ -331,7 +344,16 @@ impl Reader {
                     last_row = Some(row);
                     if full {
                         writer.end_member(piece)?;
-                        writer.prepare().await?;
+                        tokio::select! {
+                            biased;
+                            prepared = writer.prepare() => prepared?,
+                            // No room, and somebody waits. The interruption is seen once the server gets rid of its
+                            // rows; those that still come are read again after the last one written.
+                            () = running.asked_to_yield() => {
+                                to_the_end(&mut result).await?;
+                                break true;
+                            }
+                        }
                     }
                 }
                 Ok(None) => break false,

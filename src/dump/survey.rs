@@ -13,6 +13,7 @@ pub struct SourceFacts {
     pub grants: Grants,
     pub identity: String,
     pub schemas: Vec<String>,
+    pub binlog_on: bool,
     /// The binlog is on and holds every change of the data.
     pub binlog_complete: bool,
 }
@@ -56,6 +57,7 @@ async fn survey_session(session: &mut Session, source: &config::Source) -> Resul
         grants,
         identity,
         schemas,
+        binlog_on,
         binlog_complete,
     })
 }

@@ -78,6 +78,11 @@ impl DbError {
                     detail: io.to_string(),
                 },
             },
+            // As in a conversation: it will go no better next time. (A password too long for the server's RSA key, say.)
+            sqlx::Error::Protocol(detail) => Self::Odd {
+                sql: "the login".to_owned(),
+                detail,
+            },
             other => Self::Unreachable {
                 place,
                 detail: other.to_string(),
