@@ -379,7 +379,14 @@ impl Runner {
             estimate: &|bytes| observer.estimate(bytes),
         };
         let dumped = attempt
-            .run(making.run_id, &Name { runner: self, newest: making.newest }, cancel)
+            .run(
+                making.run_id,
+                &Name {
+                    runner: self,
+                    newest: making.newest,
+                },
+                cancel,
+            )
             .await;
         let (upload, dumped) = dumped.map_err(|error| match error {
             AttemptError::NameTaken(name) => self.name_taken(name, making.newest),

@@ -119,7 +119,10 @@ impl RowSum {
 /// The point (x, 0) as well-known binary: byte order, type 1, two doubles. `text` that is no number becomes NaN,
 /// which no server holds.
 fn point_wkb(text: &[u8]) -> [u8; 21] {
-    let x = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    let x = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse::<f64>().ok())
+        .unwrap_or(f64::NAN);
     let mut wkb = [0; 21];
     (wkb[0], wkb[1]) = (1, 1);
     wkb[5..13].copy_from_slice(&x.to_le_bytes());

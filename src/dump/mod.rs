@@ -62,7 +62,8 @@ pub struct SourceFacts {
     pub grants: Grants,
     pub identity: String,
     pub schemas: Vec<String>,
-    pub binlog_on: bool,
+    /// The binlog is on and holds every change of the data.
+    pub binlog_complete: bool,
 }
 
 /// What a backup says about itself.
@@ -185,12 +186,13 @@ async fn survey_session(session: &mut Session, source: &config::Source) -> Resul
         return Err(AttemptError::MissingGrants(missing));
     }
     let identity = session.scalar(dialect.server_identity).await?;
+    let binlog_complete = binlog_on && snapshot::is_binlog_complete(session, &dialect).await?;
     Ok(SourceFacts {
         dialect,
         grants,
         identity,
         schemas,
-        binlog_on,
+        binlog_complete,
     })
 }
 
@@ -362,7 +364,7 @@ impl Attempt<'_> {
             lock: self.backup.lock,
             lock_wait: self.backup.lock_wait,
             pause_replica: self.pause_replica,
-            binlog_on: self.facts.binlog_on,
+            binlog_complete: self.facts.binlog_complete,
             tables,
         };
         snapshot::open(self.address, &self.facts.dialect, &self.facts.grants, &wish, self.clock).await

@@ -89,8 +89,17 @@ impl DbError {
         let database = match error {
             sqlx::Error::Database(database) => database,
             // An answer that the driver cannot read will read no better next time.
-            sqlx::Error::Protocol(detail) => return Self::Odd { sql: shortened(sql), detail },
-            other => return Self::Lost { detail: other.to_string() },
+            sqlx::Error::Protocol(detail) => {
+                return Self::Odd {
+                    sql: shortened(sql),
+                    detail,
+                };
+            }
+            other => {
+                return Self::Lost {
+                    detail: other.to_string(),
+                };
+            }
         };
         let number = number_of(database.as_ref());
         let detail = format!("{number}: {}", database.message());
