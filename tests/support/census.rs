@@ -50,7 +50,11 @@ pub fn differences(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -
                 let _ = writeln!(report, "* {key}: only in the first\n    {left}");
             }
             (None, right) => {
-                let _ = writeln!(report, "* {key}: only in the second\n    {}", right.map_or("", String::as_str));
+                let _ = writeln!(
+                    report,
+                    "* {key}: only in the second\n    {}",
+                    right.map_or("", String::as_str)
+                );
             }
         }
     }

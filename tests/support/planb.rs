@@ -34,7 +34,10 @@ impl Planb {
     pub fn empty() -> Self {
         let dir = TempDir::new().expect("a directory for the test");
         std::fs::create_dir(dir.path().join("store")).expect("a store");
-        Self { dir, env: vec![("PLANB_SOURCE_PASSWORD".into(), PASSWORD.into())] }
+        Self {
+            dir,
+            env: vec![("PLANB_SOURCE_PASSWORD".into(), PASSWORD.into())],
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -68,7 +71,11 @@ impl Planb {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_planb"));
-        command.arg("--config").arg(self.config()).args(args).stdin(Stdio::null());
+        command
+            .arg("--config")
+            .arg(self.config())
+            .args(args)
+            .stdin(Stdio::null());
         command.env_remove("RUST_LOG").envs(self.env.iter().cloned());
         command
     }
@@ -92,7 +99,11 @@ impl Planb {
     }
 
     pub fn spawn(&self, args: &[&str]) -> Child {
-        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("planb runs")
+        self.command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("planb runs")
     }
 
     /// One backup; its blob's path.
@@ -112,13 +123,17 @@ impl Planb {
     pub fn visible(&self) -> Vec<String> {
         let json = self.json(&["--json", "backups"]);
         let list = json["backups"].as_array().expect("a list");
-        list.iter().filter_map(|backup| backup["id"].as_str().map(str::to_owned)).collect()
+        list.iter()
+            .filter_map(|backup| backup["id"].as_str().map(str::to_owned))
+            .collect()
     }
 
     /// Files that a run which ended must not have left.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let staging = self.store().join(".staging");
-        std::fs::read_dir(staging).map(|dir| dir.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+        std::fs::read_dir(staging)
+            .map(|dir| dir.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default()
     }
 }
 
@@ -135,7 +150,11 @@ pub fn text(output: &Output) -> String {
 pub fn reader(server: &Endpoint, more_grants: &[&str]) -> String {
     let maria = server.version().contains("MariaDB");
     let mut grants = vec!["SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "PROCESS"];
-    grants.extend(if maria { ["BINLOG MONITOR", "REPLICA MONITOR"].as_slice() } else { ["REPLICATION CLIENT"].as_slice() });
+    grants.extend(if maria {
+        ["BINLOG MONITOR", "REPLICA MONITOR"].as_slice()
+    } else {
+        ["REPLICATION CLIENT"].as_slice()
+    });
     grants.extend(more_grants);
     server.sql(&format!(
         "CREATE USER IF NOT EXISTS reader@'%' IDENTIFIED BY '{PASSWORD}'; GRANT {} ON *.* TO reader@'%';",
