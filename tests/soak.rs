@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use bank::{Dice, Known, Plan, Report, Way, World, rounds, seed, table_of};
-use support::Flavor;
+use support::{Flavor, Server};
 
 fn number(name: &str) -> Option<u32> {
     let text = std::env::var(name).ok()?;
@@ -18,7 +18,7 @@ fn number(name: &str) -> Option<u32> {
 }
 
 /// `PLANB_SOAK_ROUNDS` dumps a way and no longer than `PLANB_SOAK_SECONDS` a way, `PLANB_SOAK_OPENS` snapshots besides.
-/// `PLANB_SOAK_ONLY` is a part of the names of the ways that are wanted.
+/// `PLANB_SOAK_ONLY` is a part of the wanted servers' names, and after a colon of the wanted ways'.
 fn plan() -> Plan {
     match number("PLANB_SOAK_ROUNDS") {
         None => Plan {
@@ -40,15 +40,20 @@ fn plan() -> Plan {
 }
 
 /// Makes ways on a world that stands already.
-type Ways = fn(&World) -> Vec<Way>;
+type Ways<'a> = &'a dyn Fn(&World) -> Vec<Way>;
 
-fn soak(reports: &mut Vec<Report>, dice: &mut Dice, world: impl FnOnce() -> World, ways: Ways) {
+fn soak(reports: &mut Vec<Report>, dice: &mut Dice, place: &str, world: &dyn Fn() -> World, ways: Ways<'_>) {
     let only = std::env::var("PLANB_SOAK_ONLY").unwrap_or_default();
+    if !place.contains(only.split(':').next().unwrap_or_default()) {
+        return;
+    }
+    let only = only.split_once(':').map_or("", |(_, way)| way);
     let world = world();
     let long = number("PLANB_SOAK_ROUNDS").is_some();
     for way in ways(&world).iter().take(if long { usize::MAX } else { 1 }) {
-        if format!("{} {}", world.source.flavor.name(), way.name).contains(&only) {
-            let report = rounds(&world, way, &plan(), dice);
+        if way.name.contains(only) {
+            let mut report = rounds(&world, way, &plan(), dice);
+            report.name = format!("{place}: {}", way.name);
             // Somebody who waits wants to see it grow.
             println!("{}", table_of(std::slice::from_ref(&report)));
             reports.push(report);
@@ -62,67 +67,41 @@ fn many_dumps_killed_and_disturbed() {
     let mut reports = Vec::new();
     let long = number("PLANB_SOAK_ROUNDS").is_some();
     let new = |flavor, args: &'static [&str]| move || World::new(flavor, args, 10);
-    soak(
-        &mut reports,
-        &mut dice,
-        move || new(Flavor::MySql, &["--event-scheduler=ON"])().with_replica(&[]),
-        |world| {
-            vec![
-                Way::paused_replica(world),
-                Way::global_lock(&world.source, Known::Exact),
-                Way::one_session(&world.source, Known::Either),
-                Way::table_locks(&world.source),
-                Way::rds_like(&world.source, "single-session", Known::Either),
-            ]
-        },
-    );
-    soak(
-        &mut reports,
-        &mut dice,
-        move || new(Flavor::MariaDb, &[])().with_replica(&[]),
-        |world| {
-            vec![
-                Way::snapshots(&world.source),
-                Way::table_locks(&world.source),
-                Way::paused_replica(world),
-                Way::replica_as_it_runs(world, "single-session", Known::Nothing),
-            ]
-        },
-    );
+    let mut on = |place: &str, world: &dyn Fn() -> World, ways: Ways<'_>| {
+        soak(&mut reports, &mut dice, place, world, ways);
+    };
+    let both = |server: &Server, locked, alone| vec![Way::global_lock(server, locked), Way::one_session(server, alone)];
+
+    let world = new(Flavor::MySql, &["--event-scheduler=ON"]);
+    on("MySQL", &|| world().with_replica(&[]), &|world| {
+        let mut ways = both(&world.source, Known::Exact, Known::Either);
+        ways.insert(0, Way::paused_replica(world));
+        ways.push(Way::table_locks(&world.source));
+        ways.push(Way::rds_like(&world.source, "single-session", Known::Either));
+        ways
+    });
+    let world = new(Flavor::MariaDb, &["--max-binlog-size=64K"]);
+    on("MariaDB", &|| world().with_replica(&[]), &|world| {
+        vec![
+            Way::snapshots(&world.source),
+            Way::table_locks(&world.source),
+            Way::paused_replica(world),
+            Way::replica_as_it_runs(world, "single-session", Known::Nothing),
+        ]
+    });
     if long {
-        soak(
-            &mut reports,
-            &mut dice,
-            new(Flavor::MySql, &["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]),
-            |world| {
-                vec![
-                    Way::global_lock(&world.source, Known::Exact),
-                    Way::one_session(&world.source, Known::Range),
-                ]
-            },
-        );
-        soak(
-            &mut reports,
-            &mut dice,
-            new(Flavor::MySql, &["--skip-log-bin"]),
-            |world| {
-                vec![
-                    Way::global_lock(&world.source, Known::Nothing),
-                    Way::one_session(&world.source, Known::Nothing),
-                ]
-            },
-        );
-        soak(
-            &mut reports,
-            &mut dice,
-            new(Flavor::MariaDb, &["--skip-log-bin"]),
-            |world| {
-                vec![
-                    Way::global_lock(&world.source, Known::Nothing),
-                    Way::one_session(&world.source, Known::Nothing),
-                ]
-            },
-        );
+        let world = new(Flavor::MySql, &["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]);
+        on("MySQL, no GTIDs", &world, &|world| {
+            both(&world.source, Known::Exact, Known::Range)
+        });
+        let world = new(Flavor::MySql, &["--skip-log-bin"]);
+        on("MySQL, no binlog", &world, &|world| {
+            both(&world.source, Known::Nothing, Known::Nothing)
+        });
+        let world = new(Flavor::MariaDb, &["--skip-log-bin"]);
+        on("MariaDB, no binlog", &world, &|world| {
+            both(&world.source, Known::Nothing, Known::Nothing)
+        });
     }
     let table = table_of(&reports);
     println!("{table}");

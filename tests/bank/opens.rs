@@ -63,7 +63,8 @@ pub fn open_many(world: &World, way: &Way, count: u32, report: &mut Report, seen
             }
             let sessions = u32::try_from(snapshot.sessions.len()).expect("few");
             note_way(way, snapshot.way, sessions, &snapshot.position, report);
-            // A replica's lag is only told right by an applier that has run for a while, not between two pauses.
+            // An applier that was started a moment ago tells no lag, whatever waits for it: nothing to learn here,
+            // between two pauses. The dumps are judged.
             if !way.at_replica {
                 note_instant(world, way, snapshot.consistent_at, &views[0], report);
             }

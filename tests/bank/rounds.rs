@@ -355,7 +355,13 @@ fn kill(world: &World, way: &Way, typical: Duration, dice: &mut Dice, report: &m
     }
     // Blocks of the killed run stay for a week, as with Azure, and the lease for a minute. Neither is waited for.
     for staged in way.planb.leftovers() {
-        std::fs::remove_dir_all(staged).expect("staged blocks to remove");
+        // A block's directory, or a file that was about to get its name.
+        let removed = if staged.is_dir() {
+            std::fs::remove_dir_all(&staged)
+        } else {
+            std::fs::remove_file(&staged)
+        };
+        removed.expect("staged blocks to remove");
     }
     for lease in std::fs::read_dir(way.planb.store().join("control/lease"))
         .into_iter()
@@ -414,7 +420,7 @@ fn quantile(values: &[f64], percent: usize) -> f64 {
 pub fn table_of(reports: &[Report]) -> String {
     let mut out = String::new();
     let mut line = |cells: [String; 12]| {
-        let widths = [26, 6, 6, 6, 12, 26, 11, 7, 19, 19, 7, 6];
+        let widths = [34, 6, 6, 6, 12, 26, 11, 7, 19, 19, 7, 6];
         for (cell, width) in cells.iter().zip(widths) {
             let _ = write!(out, "{cell:<width$} ");
         }
