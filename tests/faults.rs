@@ -650,7 +650,7 @@ fn two_at_once_two_services_and_two_servers_are_refused() {
     planb.fails(2, &["backup", "--accept", "anything=else"]);
     assert_eq!(planb.visible().len(), 1);
     planb.ok(&["backup", "--accept", "source-changed=rebuilt on new hardware"]);
-    let claim = std::fs::read_to_string(planb.store().join("control/sites/primary.json")).expect("the claim");
+    let claim = std::fs::read_to_string(planb.store().join("control/sites/backups/primary.json")).expect("the claim");
     assert!(claim.contains("rebuilt on new hardware"), "{claim}");
     planb.ok(&["backup"]);
     // The old server has become the wrong one.

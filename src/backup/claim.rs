@@ -80,15 +80,16 @@ pub async fn service(control: &dyn BlobStore, key: &str, service: &str, now: Tim
     }
 }
 
-/// Claims `site` for one server, or checks that it is the same. `accepted`: why another one is right.
+/// Claims `site` for one server, or checks that it is the same. `key` tells prefixes of one container apart. `accepted`: why another one is right.
 pub async fn site(
     control: &dyn BlobStore,
+    key: &str,
     site: &str,
     server_identity: &str,
     accepted: Option<&str>,
     now: Timestamp,
 ) -> Result<(), ClaimError> {
-    let name = format!("sites/{site}.json");
+    let name = format!("sites/{key}/{site}.json");
     let mut claim = SiteClaim {
         v: 1,
         site: site.to_owned(),

@@ -74,14 +74,20 @@ pub enum RunError {
          older than that one; correct the clock"
     )]
     ClockSetBack { now: Timestamp, newest: Timestamp },
+    #[error(
+        "the source is a replica whose data is of {at}, older than the newest backup of {newest}: it has not moved on since"
+    )]
+    ReplicaBehind { at: Timestamp, newest: Timestamp },
     #[error("no attempt succeeded within {limit:?}; the last one failed: {last}")]
     OutOfTime { limit: Duration, last: String },
+    #[error("{MOST_ATTEMPTS} attempts failed, the last one so: {last}")]
+    TooManyAttempts { last: String },
     /// Another run holds the lease.
     #[error(transparent)]
     Lease(#[from] LeaseError),
     #[error("the lease on this service's runs was lost, so nothing was published: somebody else may be at it by now")]
     LeaseLost,
-    #[error("cancelled; nothing was published")]
+    #[error("cancelled; what had not been published by then was dropped")]
     Cancelled,
 }
 
@@ -95,7 +101,11 @@ impl RunError {
             Self::Store(error) => error.is_permanent(),
             Self::Lease(LeaseError::Held { .. }) | Self::ClockSetBack { .. } => true,
             Self::Lease(error) => error.is_permanent(),
-            Self::OutOfTime { .. } | Self::LeaseLost | Self::Cancelled => false,
+            Self::ReplicaBehind { .. }
+            | Self::OutOfTime { .. }
+            | Self::TooManyAttempts { .. }
+            | Self::LeaseLost
+            | Self::Cancelled => false,
         }
     }
 }
@@ -187,7 +197,13 @@ impl Runner {
 
     /// Tells prefixes of one container apart in control data.
     fn key(&self) -> String {
-        self.config.store.prefix.trim_end_matches('/').replace('/', "-")
+        // No two prefixes give the same key.
+        self.config
+            .store
+            .prefix
+            .trim_end_matches('/')
+            .replace('~', "~~")
+            .replace('/', "~")
     }
 
     async fn held(
@@ -206,6 +222,11 @@ impl Runner {
             result = &mut attempts => result,
             // Asked to stop, it ends by itself at the next step; a server that does not answer is not waited for.
             () = async { cancel.cancelled().await; tokio::time::sleep(STOP_WITHIN).await } => Err(RunError::Cancelled),
+            // A server that hangs while its connection lives answers nothing for ever.
+            () = tokio::time::sleep_until(until) => Err(RunError::OutOfTime {
+                limit: self.config.backup.timeout,
+                last: "the attempt under way did not end".to_owned(),
+            }),
         };
         if let Some(upload) = staged.take() {
             // The store drops it by itself in time; a run id stages nothing that another could take up.
@@ -245,11 +266,13 @@ impl Runner {
                     error
                 });
             }
-            if number >= MOST_ATTEMPTS || Instant::now() + pause >= until {
-                return Err(RunError::OutOfTime {
-                    limit: self.config.backup.timeout,
-                    last: error.to_string(),
-                });
+            let last = error.to_string();
+            if number >= MOST_ATTEMPTS {
+                return Err(RunError::TooManyAttempts { last });
+            }
+            if Instant::now() + pause >= until {
+                let limit = self.config.backup.timeout;
+                return Err(RunError::OutOfTime { limit, last });
             }
             tracing::warn!(attempt = number, %error, pause_seconds = pause.as_secs(), "attempt failed, a fresh snapshot will be taken");
             if let RunError::Attempt(error) = &error {
@@ -310,6 +333,7 @@ impl Runner {
         let accepted = wanted.accept_source_changed.as_deref();
         claim::site(
             self.control.as_ref(),
+            &self.key(),
             &config.service.site,
             &facts.identity,
             accepted,
@@ -393,7 +417,7 @@ impl Runner {
         };
         let dumped = attempt.run(making.run_id, &name, cancel).await;
         let (upload, dumped) = dumped.map_err(|error| match error {
-            AttemptError::NameTaken(name) => self.name_taken(name, making.newest),
+            AttemptError::NameTaken(name) => self.name_taken(name, making),
             other => other.into(),
         })?;
         // The last look before anything becomes visible.
@@ -405,11 +429,21 @@ impl Runner {
         Ok((dumped, properties.last_modified))
     }
 
-    fn name_taken(&self, name: String, newest: Option<Timestamp>) -> RunError {
+    fn name_taken(&self, name: String, making: &Making<'_>) -> RunError {
         let at = BackupId::of_blob(&self.config.store.prefix, &name).map(|id| id.second());
-        match (at, newest) {
-            (Some(now), Some(newest)) if BackupId::at(now) < BackupId::at(newest) => {
-                RunError::ClockSetBack { now, newest }
+        let now = self
+            .clock
+            .now()
+            .saturating_add(making.clock_offset)
+            .unwrap_or(Timestamp::MAX);
+        match (at, making.newest) {
+            (Some(at), Some(newest)) if BackupId::at(at) < BackupId::at(newest) => {
+                // By a right clock, only a replica's lag makes data older than what is there.
+                if BackupId::at(now) >= BackupId::at(newest) {
+                    RunError::ReplicaBehind { at, newest }
+                } else {
+                    RunError::ClockSetBack { now: at, newest }
+                }
             }
             _ => AttemptError::NameTaken(name).into(),
         }

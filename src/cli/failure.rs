@@ -98,13 +98,14 @@ impl From<RunError> for Failure {
         match error {
             RunError::Claim(error) => error.into(),
             RunError::Lease(error) => error.into(),
+            RunError::LeaseLost | RunError::ClockSetBack { .. } => Self::Refused(told(&error)),
             RunError::Attempt(AttemptError::NoSuchSchema(_)) => Self::Usage(told(&error)),
             RunError::Login(_)
             | RunError::Attempt(_)
             | RunError::Store(_)
-            | RunError::ClockSetBack { .. }
             | RunError::OutOfTime { .. }
-            | RunError::LeaseLost
+            | RunError::ReplicaBehind { .. }
+            | RunError::TooManyAttempts { .. }
             | RunError::Cancelled => Self::Failed(told(&error)),
         }
     }

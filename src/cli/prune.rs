@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::failure::Failure;
+use super::failure::{Failure, told};
 use super::{Common, open};
 use crate::backup::prune::{self, lifecycle_policy_json};
 use crate::backup::retention::{Excess, Freeze, Holds, keep};
@@ -68,7 +68,10 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
         &CancellationToken::new(),
     )
     .await
-    .map_err(|error| Failure::failed(error.to_string()))?;
+    .map_err(|error| match error {
+        prune::PruneError::Clock(_) => Failure::Refused(told(&error)),
+        prune::PruneError::StoreClock(_) | prune::PruneError::Stopped { .. } => Failure::failed(told(&error)),
+    })?;
     if common.json {
         println!(
             "{}",

@@ -1,5 +1,6 @@
 //! One attempt: one snapshot, from the first definition to the index.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::{self, Guard};
 use super::limiter::Limiter;
+use super::literal::qualified;
 use super::pipeline::{self, Intake, Label, Pipeline, PipelineError, Progress, StagedBlock};
 use super::reader::{Job, Reader};
 use super::snapshot::{self, Snapshot, Wish};
@@ -19,7 +21,7 @@ use super::{AttemptError, SourceFacts, catalog, script};
 use crate::clock::Clock;
 use crate::config;
 use crate::format::FORMAT;
-use crate::format::index::{Index, MemberKind, Summary, TableRecord};
+use crate::format::index::{Index, MemberKind, MemberRecord, Summary, TableRecord};
 use crate::format::member::Packer;
 use crate::format::trailer::Trailer;
 use crate::mysql::dialect::Family;
@@ -275,12 +277,18 @@ impl Attempt<'_> {
         let done = stop.child_token();
         let (watch, limit, lock_wait) = (guard.clone(), self.backup.threads_running_limit, self.backup.lock_wait);
         let watched = done.clone();
+        let schemas = self.facts.schemas.clone();
         let patience = guard::Patience {
             lock_wait,
             // There ROLLBACK TO SAVEPOINT keeps metadata locks, unless sql_log_bin is off (which takes a privilege).
             locks_stay: self.facts.dialect.version.family == Family::MariaDb && self.facts.binlog_on,
         };
-        tasks.spawn(async move { watch.watch(watcher, patience, limit, watched).await.map(|()| None) });
+        tasks.spawn(async move {
+            watch
+                .watch(watcher, patience, limit, &schemas, watched)
+                .await
+                .map(|()| None)
+        });
         for session in sessions {
             let reader = Reader {
                 session,
@@ -348,12 +356,14 @@ impl Attempt<'_> {
             }
             offset += length;
         }
+        reconcile(&members, &summary)?;
         let index = Index { members, summary };
         let text = index
             .encode()
             .map_err(|error| AttemptError::Panicked(error.to_string()))?;
         let mut stored = Vec::new();
-        Packer::new(self.backup.level).pack(text.as_bytes(), &mut stored);
+        let packed = Packer::new(self.backup.level).pack(text.as_bytes(), &mut stored);
+        packed.map_err(|_| PipelineError::Compression)?;
         let digest: [u8; 32] = Sha256::digest(&stored).into();
         let trailer = Trailer {
             format: FORMAT,
@@ -394,6 +404,32 @@ async fn submit(
         order: (number, 0),
     };
     Ok(intake.submit(label, buffer)?)
+}
+
+/// The rows that were read must be the rows that the members hold: nothing on the way between may be lost.
+fn reconcile(members: &[MemberRecord], summary: &Summary) -> Result<(), AttemptError> {
+    let mut stored: HashMap<(&str, &str), u64> = HashMap::new();
+    for member in members.iter().filter(|member| member.kind == MemberKind::Data) {
+        *stored.entry((&member.schema, &member.table)).or_default() += member.rows;
+    }
+    for table in &summary.tables {
+        let rows = stored
+            .remove(&(table.schema.as_str(), table.table.as_str()))
+            .unwrap_or(0);
+        if rows != table.rows {
+            return Err(AttemptError::Mismatch {
+                table: qualified(&table.schema, &table.table),
+                detail: format!("{} rows were read and {rows} are in the members", table.rows),
+            });
+        }
+    }
+    match members.iter().find(|member| member.stored_bytes == 0) {
+        Some(member) => Err(AttemptError::Mismatch {
+            table: qualified(&member.schema, &member.table),
+            detail: "a member is empty".to_owned(),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn broken_views(schemas: &[catalog::Schema]) -> Vec<String> {

@@ -201,6 +201,18 @@ async fn tables(session: &mut Session, dialect: &Dialect, schema: &mut Schema) -
                         ));
                     }
                 }
+                for column in columns
+                    .iter()
+                    .filter(|c| matches!(c.data_type.as_str(), "enum" | "set"))
+                {
+                    if column.column_type.contains('?') {
+                        schema.notes.push(format!(
+                            "{name}.{table}.{}: the server may show letters outside the basic plane in member names as `?`; \
+                             rows are carried by number, names must be looked at",
+                            column.name
+                        ));
+                    }
+                }
                 columns.retain(|column| !column.generated);
                 schema.tables.push(Table {
                     schema: name.clone(),
@@ -458,6 +470,7 @@ pub async fn fingerprint(session: &mut Session, dialect: &Dialect, schemas: &[Sc
     for schema in schemas {
         print.insert(format!("schema {}", schema.name), hash(&schema.create));
         let all = [
+            &schema.sequences,
             &schema.table_definitions,
             &schema.views,
             &schema.routines,
@@ -466,7 +479,15 @@ pub async fn fingerprint(session: &mut Session, dialect: &Dialect, schemas: &[Sc
         ];
         for (order, definition) in all.into_iter().flatten().enumerate() {
             let mut text = without_auto_increment(&definition.create);
-            text.extend_from_slice(definition.sql_mode.as_bytes());
+            for setting in [
+                &definition.sql_mode,
+                &definition.character_set_client,
+                &definition.collation_connection,
+                &definition.time_zone,
+            ] {
+                text.extend_from_slice(setting.as_bytes());
+                text.push(0);
+            }
             let order = if definition.kind == "TRIGGER" { order } else { 0 };
             let key = format!(
                 "{} {}",

@@ -31,7 +31,7 @@ impl Column {
             // Bits arrive as bytes; as a number they are readable and need no introducer.
             "bit" => format!("{name}+0"),
             // The empty string can be a member or the error value 0: only the number tells.
-            "enum" | "set" if self.has_empty_member() => format!("{name}+0"),
+            "enum" | "set" if self.needs_number() => format!("{name}+0"),
             _ => name,
         }
     }
@@ -40,7 +40,7 @@ impl Column {
         match self.data_type.as_str() {
             "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "year" | "bit" => Literal::Number,
             "float" | "double" => Literal::Float,
-            "enum" | "set" if self.has_empty_member() => Literal::Number,
+            "enum" | "set" if self.needs_number() => Literal::Number,
             // JSON refuses binary strings; its text is always utf8mb4. MariaDB's INET and UUID print ASCII.
             "date" | "datetime" | "timestamp" | "time" | "json" | "uuid" | "inet4" | "inet6" => Literal::Text,
             _ => match self.charset.as_deref() {
@@ -48,6 +48,12 @@ impl Column {
                 Some(_) | None => Literal::Binary,
             },
         }
+    }
+
+    /// Whether an ENUM or SET is only sure as a number: where the empty string is a member, or where the definition
+    /// itself may have lost members' letters (the server shows it in its three-byte UTF-8, others become `?`).
+    fn needs_number(&self) -> bool {
+        self.has_empty_member() || self.column_type.contains('?')
     }
 
     fn has_empty_member(&self) -> bool {
@@ -211,6 +217,7 @@ mod tests {
             ("enum('a','')", true),
             ("enum('')", true),
             ("enum('it''s')", false),
+            ("enum('?','?')", true),
         ] {
             assert_eq!(
                 column("enum", text, Some("utf8mb4")).literal() == Literal::Number,

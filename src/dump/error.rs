@@ -50,7 +50,7 @@ impl AttemptError {
         match self {
             Self::Source(error) => error.is_permanent(),
             Self::Store(error) | Self::Pipeline(PipelineError::Store(error)) => error.is_permanent(),
-            Self::Pipeline(PipelineError::TooManyBlocks(_)) => true,
+            Self::Pipeline(PipelineError::TooManyBlocks(_) | PipelineError::Compression) => true,
             Self::Pipeline(PipelineError::Stalled(_) | PipelineError::Stopped)
             | Self::SchemaChanged { .. }
             | Self::Yielded { .. }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::AttemptError;
+use super::{AttemptError, literal};
 use crate::mysql::Session;
 
 /// What readers and the watcher share.
@@ -122,8 +122,11 @@ impl Guard {
         mut session: Session,
         patience: Patience,
         threads_running_limit: Option<u32>,
+        schemas: &[String],
         stop: CancellationToken,
     ) -> Result<(), AttemptError> {
+        let waiters = waiters_sql(schemas);
+        let mut first_seen = HashMap::new();
         // Somebody who came just after a look waits `lock_wait` plus one turn: within the promised second.
         let mut turn = tokio::time::interval(Duration::from_millis(200));
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -133,10 +136,21 @@ impl Guard {
                 () = stop.cancelled() => break,
                 _ = turn.tick() => {}
             }
-            self.look(&mut session, patience, threads_running_limit).await?;
+            self.look(&mut session, patience, threads_running_limit, &waiters, &mut first_seen)
+                .await?;
         }
         session.close().await;
         Ok(())
+    }
+
+    /// Sessions whose statement began before `at`.
+    fn began_before(&self, at: Instant) -> Vec<u64> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running
+            .iter()
+            .filter(|(_, statement)| statement.since <= at)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Interrupts a reader's statement. It may have ended meanwhile; then there is nothing left to interrupt.
@@ -162,28 +176,36 @@ impl Guard {
         }
     }
 
-    async fn look(&self, session: &mut Session, patience: Patience, limit: Option<u32>) -> Result<(), AttemptError> {
-        let lock_wait = patience.lock_wait;
+    async fn look(
+        &self,
+        session: &mut Session,
+        patience: Patience,
+        limit: Option<u32>,
+        waiters: &str,
+        first_seen: &mut HashMap<String, Instant>,
+    ) -> Result<(), AttemptError> {
+        let long = patience.lock_wait.mul_f64(0.9);
         if patience.locks_stay {
-            let millis = lock_wait.mul_f64(0.9).as_millis();
-            if session.number(&format!("{WAITERS} AND TIME_MS >= {millis}")).await? > 0 {
+            // Interrupted, a reader would still be in the way.
+            let waiting = format!("{waiters} AND TIME_MS >= {}", long.as_millis());
+            if !session.text(&waiting).await?.is_empty() {
                 return Err(AttemptError::InTheWay);
             }
-        }
-        let old: Vec<u64> = if patience.locks_stay {
-            // Interrupted, a reader would still be in the way.
-            Vec::new()
+        } else if self.began_before(Instant::now() - long).is_empty() {
+            first_seen.clear();
         } else {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            running
-                .iter()
-                .filter(|(_, statement)| statement.since.elapsed() >= lock_wait.mul_f64(0.9))
-                .map(|(id, _)| *id)
-                .collect()
-        };
-        if !old.is_empty() && session.number(WAITERS).await? > 0 {
-            for id in old {
-                self.interrupt(session, id).await;
+            let now = Instant::now();
+            let waiting: Vec<String> = session.text(waiters).await?.into_iter().flatten().collect();
+            first_seen.retain(|id, _| waiting.contains(id));
+            for id in waiting {
+                first_seen.entry(id).or_insert(now);
+            }
+            // A statement that began after somebody already waited is not what that one waits for.
+            let latest = first_seen.values().max().copied();
+            if let Some(latest) = latest {
+                for id in self.began_before(latest.min(now - long)) {
+                    self.interrupt(session, id).await;
+                }
             }
         }
         if let Some(limit) = limit {
@@ -200,6 +222,16 @@ impl Guard {
     }
 }
 
-/// Sessions that wait for a table's metadata lock. The state's name is the same on MySQL and MariaDB.
-const WAITERS: &str = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
-                       WHERE STATE IN ('Waiting for table metadata lock', 'Waiting for table flush')";
+/// Asks for the sessions that wait for a table's metadata lock in one of our schemas: a statement names its schema, or
+/// runs in it. The states' names are the same on MySQL and MariaDB.
+fn waiters_sql(schemas: &[String]) -> String {
+    let ours = schemas.iter().map(|schema| {
+        let name = literal::string(schema);
+        format!("DB = {name} OR LOCATE({name}, INFO) > 0")
+    });
+    format!(
+        "SELECT ID FROM information_schema.PROCESSLIST \
+         WHERE STATE IN ('Waiting for table metadata lock', 'Waiting for table flush') AND (INFO IS NULL OR {})",
+        ours.collect::<Vec<_>>().join(" OR ")
+    )
+}

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::format::index::{MemberKind, MemberRecord};
-use crate::format::member::Packer;
+use crate::format::member::{PackError, Packer};
 use crate::store::{BlobStore, BlockNumber, StoreError, Upload};
 
 /// Stored bytes that make a block worth a request of its own.
@@ -52,6 +52,8 @@ pub enum PipelineError {
     Store(#[from] StoreError),
     #[error("the backup would need more than the {0} blocks that the store allows")]
     TooManyBlocks(u32),
+    #[error("the compression threads failed; this dump is thrown away")]
+    Compression,
     #[error("stopped")]
     Stopped,
 }
@@ -167,7 +169,7 @@ struct Packed {
 /// The running pipeline; owns its threads and its uploads.
 pub struct Pipeline {
     intake: Intake,
-    packers: JoinSet<()>,
+    packers: JoinSet<Result<(), PackError>>,
     uploader: JoinSet<Result<Vec<StagedBlock>, PipelineError>>,
     stop: CancellationToken,
     progress: Arc<Progress>,
@@ -246,21 +248,32 @@ impl Pipeline {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Err(PipelineError::Stopped),
         };
-        while self.packers.join_next().await.is_some() {}
+        let mut all_packed = true;
+        while let Some(ended) = self.packers.join_next().await {
+            all_packed &= matches!(ended, Ok(Ok(())));
+        }
         drop(self.stop);
         let mut blocks = result?;
+        // A thread that ended otherwise took a member with it.
+        if !all_packed {
+            return Err(PipelineError::Compression);
+        }
         blocks.sort_by_key(|block| block.order);
         Ok(blocks)
     }
 }
 
-fn pack_all(members: &Mutex<mpsc::UnboundedReceiver<(Label, Buffer)>>, out: &mpsc::Sender<Packed>, level: u8) {
+fn pack_all(
+    members: &Mutex<mpsc::UnboundedReceiver<(Label, Buffer)>>,
+    out: &mpsc::Sender<Packed>,
+    level: u8,
+) -> Result<(), PackError> {
     let mut packer = Packer::new(level);
     let mut scratch = Vec::new();
     loop {
         let next = members.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-        let Some((label, buffer)) = next else { return };
-        packer.pack(&buffer.text, &mut scratch);
+        let Some((label, buffer)) = next else { return Ok(()) };
+        packer.pack(&buffer.text, &mut scratch)?;
         let packed = Packed {
             label,
             raw_bytes: buffer.text.len() as u64,
@@ -271,8 +284,9 @@ fn pack_all(members: &Mutex<mpsc::UnboundedReceiver<(Label, Buffer)>>, out: &mps
         if scratch.capacity() > 4 * LARGEST_BLOCK_BYTES {
             scratch = Vec::new();
         }
+        // Nobody takes it: the pipeline has given up and says why.
         if out.blocking_send(packed).is_err() {
-            return;
+            return Ok(());
         }
     }
 }

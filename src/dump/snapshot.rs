@@ -24,6 +24,8 @@ use crate::mysql::grants::Grants;
 use crate::mysql::{Address, DbError, Session};
 
 const OPEN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+/// For a session that holds a lock: should this machine vanish, the server ends it, and so the lock, after seconds.
+const LET_GO_SOON: &str = "SET SESSION wait_timeout = 5";
 /// How long equal positions are tried for before fewer sessions must do.
 const MARIADB_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a MariaDB binlog that was just rotated is given to take up another transaction.
@@ -139,7 +141,9 @@ impl Opener<'_> {
             for session in &mut sessions {
                 places.push(snapshot_place(session).await?);
             }
-            if places.windows(2).all(|pair| pair[0] == pair[1]) {
+            // No place at all proves nothing: the binlog was closed meanwhile.
+            let is_known = sessions.len() == 1 || places.iter().all(Option::is_some);
+            if is_known && places.windows(2).all(|pair| pair[0] == pair[1]) {
                 let place = places.swap_remove(0);
                 let (position, is_sure) = mariadb_position(&mut sessions, place).await?;
                 if !is_sure {
@@ -190,6 +194,12 @@ impl Opener<'_> {
                     .to_owned(),
             ));
         };
+        if before.channels > 1 {
+            return Err(AttemptError::Replica(
+                "pause_replica is set, but the source replicates from several servers: there is no one position; take it out"
+                    .to_owned(),
+            ));
+        }
         let lag = before.lag()?;
         let begun = Instant::now();
         let consistent_at = self.clock.now();
@@ -203,7 +213,15 @@ impl Opener<'_> {
         };
         let started = control.execute(self.dialect.start_applier).await;
         let locked = begun.elapsed();
-        started?;
+        if let Err(error) = started {
+            // The session may be gone, the applier must not stay so.
+            let mut again = self.address.connect().await?;
+            if let Err(again) = again.execute(self.dialect.start_applier).await {
+                let sql = self.dialect.start_applier;
+                tracing::error!(%again, "the replica's applier stands still: run {sql} on the source");
+            }
+            return Err(error.into());
+        }
         opened?;
         let Some(at) = stopped? else {
             return Err(AttemptError::Replica(
@@ -229,6 +247,7 @@ impl Opener<'_> {
 
     async fn global_lock(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
         let mut control = reader_session(self.address, self.dialect, self.wish.lock_wait).await?;
+        control.execute(LET_GO_SOON).await?;
         let begun = Instant::now();
         match control.execute("FLUSH TABLES WITH READ LOCK").await {
             Ok(()) => {}
@@ -248,7 +267,7 @@ impl Opener<'_> {
             Err(error) => return Err(error.into()),
         }
         let consistent_at = self.clock.now();
-        let opened = self.open_all(&mut sessions).await;
+        let opened = self.open_all_soon(&mut sessions).await;
         let place = place(&mut control, self.dialect, self.wish.binlog_complete).await;
         control.execute("UNLOCK TABLES").await?;
         let locked = begun.elapsed();
@@ -272,12 +291,13 @@ impl Opener<'_> {
             .map(|(schema, table)| format!("{} READ", qualified(schema, table)))
             .collect();
         let before = place(&mut control, self.dialect, self.wish.binlog_complete).await?;
+        control.execute(LET_GO_SOON).await?;
         let begun = Instant::now();
         if !tables.is_empty() {
             control.execute(&format!("LOCK TABLES {}", tables.join(", "))).await?;
         }
         let consistent_at = self.clock.now();
-        let opened = self.open_all(&mut sessions).await;
+        let opened = self.open_all_soon(&mut sessions).await;
         // Other schemas may be written meanwhile: only a range is known for the binlog.
         control.execute("UNLOCK TABLES").await?;
         let locked = begun.elapsed();
@@ -337,6 +357,16 @@ impl Opener<'_> {
                 consistent_at,
             });
         }
+    }
+
+    /// As [`open_all`](Self::open_all), under a lock: whatever takes longer than `lock_wait` must not hold it.
+    async fn open_all_soon(&self, sessions: &mut [Session]) -> Result<(), DbError> {
+        let opened = tokio::time::timeout(self.wish.lock_wait, self.open_all(sessions)).await;
+        opened.unwrap_or_else(|_| {
+            Err(DbError::Lost {
+                detail: "a snapshot did not open while the lock was held".to_owned(),
+            })
+        })
     }
 
     async fn open_all(&self, sessions: &mut [Session]) -> Result<(), DbError> {
@@ -453,6 +483,10 @@ async fn place(session: &mut Session, dialect: &Dialect, known: bool) -> Result<
 /// switch `sql_log_bin` off cannot be seen; it takes an administrator to do that.)
 pub async fn is_binlog_complete(session: &mut Session, dialect: &Dialect) -> Result<bool, DbError> {
     let status = session.named(dialect.binlog_status).await?;
+    if status.is_empty() {
+        // The server has closed it (disk full, say) and goes on without, though @@log_bin still says 1.
+        return Ok(false);
+    }
     let filtered = ["binlog_do_db", "binlog_ignore_db"].iter().any(|name| {
         status
             .iter()
@@ -508,6 +542,7 @@ fn range(gtid_before: String, before: Option<Place>, to: Option<Place>) -> Posit
 
 /// A replica's applier.
 struct Replica {
+    channels: u32,
     running: bool,
     file: String,
     position: u64,
@@ -530,13 +565,15 @@ impl Replica {
 async fn replica(session: &mut Session, dialect: &Dialect) -> Result<Option<Replica>, DbError> {
     let rows = session.named(dialect.replica_status).await?;
     let [file, position, running] = dialect.replica_columns;
-    Ok(rows.first().map(|row| {
+    // One row a channel: the data is as old as the channel that is furthest behind.
+    let channels = rows.iter().map(|row| {
         let cell = |name: &str| row.get(name).map(String::as_str).unwrap_or_default();
         let hears = row.get("replica_io_running").or_else(|| row.get("slave_io_running"));
         let lag = row
             .get("seconds_behind_source")
             .or_else(|| row.get("seconds_behind_master"));
         Replica {
+            channels: 1,
             running: cell(running).eq_ignore_ascii_case("yes"),
             file: cell(file).to_owned(),
             position: cell(position).parse().unwrap_or(0),
@@ -546,6 +583,15 @@ async fn replica(session: &mut Session, dialect: &Dialect) -> Result<Option<Repl
                 .and_then(|lag| lag.parse::<i64>().ok())
                 .map(|lag| lag + 1),
         }
+    });
+    Ok(channels.reduce(|one, other| Replica {
+        running: one.running && other.running,
+        lag_seconds: one
+            .lag_seconds
+            .zip(other.lag_seconds)
+            .map(|(one, other)| one.max(other)),
+        channels: one.channels + other.channels,
+        ..one
     }))
 }
 
@@ -561,8 +607,11 @@ pub async fn replica_lag(session: &mut Session, dialect: &Dialect) -> Result<Opt
                 .to_owned(),
         )),
         Ok(None) => Ok(None),
-        // Without the grant to ask (REPLICATION CLIENT, SLAVE MONITOR) it cannot be known; `doctor` says so.
-        Err(DbError::Denied { .. }) => Ok(None),
+        // Who may not ask cannot know how old the data is.
+        Err(DbError::Denied { .. }) => Err(AttemptError::MissingGrants(vec![
+            "REPLICATION CLIENT (MariaDB: SLAVE MONITOR) on *.* (without it a replica that lags looks like a primary)"
+                .to_owned(),
+        ])),
         Err(error) => Err(error.into()),
     }
 }

@@ -17,14 +17,23 @@ impl Packer {
     }
 
     /// Compresses `raw` into one gzip member, into `stored` (cleared first, its memory reused).
-    pub fn pack(&mut self, raw: &[u8], stored: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// [`PackError`], which libdeflate's own bound for the worst input makes impossible as far as anyone knows; but a
+    /// member that is not there must never pass for one.
+    pub fn pack(&mut self, raw: &[u8], stored: &mut Vec<u8>) -> Result<(), PackError> {
         stored.clear();
         stored.resize(self.compressor.gzip_compress_bound(raw.len()), 0);
-        // The bound is libdeflate's own promise for the worst input, so there is room.
-        let written = self.compressor.gzip_compress(raw, stored).unwrap_or(0);
+        let written = self.compressor.gzip_compress(raw, stored).map_err(|_| PackError)?;
         stored.truncate(written);
+        Ok(())
     }
 }
+
+/// A member could not be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a member could not be compressed")]
+pub struct PackError;
 
 /// A member whose bytes are not what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +61,7 @@ mod tests {
         let mut packer = Packer::new(3);
         let (mut file, mut stored) = (Vec::new(), Vec::new());
         for part in [b"SELECT 1;\n".as_slice(), b"", b"SELECT 2;\n"] {
-            packer.pack(part, &mut stored);
+            packer.pack(part, &mut stored).expect("packed");
             file.extend_from_slice(&stored);
         }
         let mut text = String::new();
@@ -65,7 +74,7 @@ mod tests {
     fn no_flipped_bit_yields_other_data() {
         let raw: Vec<u8> = (0..2000_u32).flat_map(|i| (i * i).to_le_bytes()).collect();
         let mut stored = Vec::new();
-        Packer::new(3).pack(&raw, &mut stored);
+        Packer::new(3).pack(&raw, &mut stored).expect("packed");
         assert_eq!(unpack(&stored, raw.len()), Ok(raw.clone()));
         // Some bits carry nothing (FTEXT, MTIME, XFL, OS, padding): those are covered by the index's SHA-256 only.
         let mut harmless = 0;

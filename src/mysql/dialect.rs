@@ -136,7 +136,10 @@ impl Dialect {
             },
             reader_settings: &[
                 "SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+00:00', sql_quote_show_create = 1",
-                "SET SESSION wait_timeout = 86400, net_write_timeout = 3600, net_read_timeout = 3600",
+                // A reader whose machine vanished must not keep its snapshot and locks for the usual hours.
+                "SET SESSION wait_timeout = 1800, net_write_timeout = 120, net_read_timeout = 120",
+                // A view that is unusable is told by the server's message.
+                "SET SESSION lc_messages = 'en_US'",
                 "SET SESSION max_execution_time = 0, information_schema_stats_expiry = 0",
                 "SET SESSION transaction_isolation = 'REPEATABLE-READ', autocommit = 1",
                 "SET NAMES utf8mb4",
@@ -171,7 +174,10 @@ impl Dialect {
             replica_columns: ["relay_master_log_file", "exec_master_log_pos", "slave_sql_running"],
             reader_settings: &[
                 "SET SESSION sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+00:00', sql_quote_show_create = 1",
-                "SET SESSION wait_timeout = 86400, net_write_timeout = 3600, net_read_timeout = 3600",
+                // A reader whose machine vanished must not keep its snapshot and locks for the usual hours.
+                "SET SESSION wait_timeout = 1800, net_write_timeout = 120, net_read_timeout = 120",
+                // A view that is unusable is told by the server's message.
+                "SET SESSION lc_messages = 'en_US'",
                 "SET SESSION max_statement_time = 0, idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0",
                 "SET SESSION tx_isolation = 'REPEATABLE-READ', autocommit = 1",
                 "SET NAMES utf8mb4",

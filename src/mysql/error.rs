@@ -59,7 +59,7 @@ impl DbError {
                 match number_of(database.as_ref()) {
                     // ER_ACCESS_DENIED_ERROR, ER_DBACCESS_DENIED, ER_HOST_NOT_PRIVILEGED, ER_ACCOUNT_HAS_BEEN_LOCKED,
                     // ER_MUST_CHANGE_PASSWORD_LOGIN, ER_SECURE_TRANSPORT_REQUIRED, ER_NOT_SUPPORTED_AUTH_MODE
-                    1045 | 1044 | 1130 | 3118 | 1862 | 3159 | 1251 => Self::Login {
+                    1045 | 1044 | 1130 | 1698 | 4151 | 3118 | 1862 | 3159 | 1251 => Self::Login {
                         place,
                         user: user.to_owned(),
                         detail,
@@ -148,8 +148,10 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 pub(super) fn shortened(sql: &str) -> String {
     const LONGEST: usize = 120;
     let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    // What follows may be keys, which are people's data.
+    let line = line.split(" WHERE ").next().unwrap_or_default();
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+        None => line.to_owned(),
     }
 }
