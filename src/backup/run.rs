@@ -14,15 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::claim::{self, ClaimError};
 use super::entry::{BackupId, Entry, Standing};
-use super::lease::{self, Lease, LeaseError, Who};
+use super::lease::{self, Lease, Who};
 use super::shelf;
 use crate::clock::Clock;
 use crate::config::{Config, VerifySource};
 use crate::dump::pipeline::{PipelineError, Progress};
 use crate::dump::{self, About, Attempt, AttemptError, Dumped, Naming, SourceFacts};
 use crate::mysql::{Address, DbError};
-use crate::source::login::{Finder, LoginError};
+use crate::source::login::Finder;
 use crate::store::{BlobStore, StoreError, Upload};
+
+mod error;
+
+pub use error::RunError;
 
 /// Clocks that differ by less are taken for equal: the store tells whole seconds only.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
@@ -56,58 +60,6 @@ pub struct RunSummary {
     pub yields: u64,
     pub notes: Vec<String>,
     pub digest: String,
-}
-
-/// Why a run ended without a backup.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RunError {
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    #[error(transparent)]
-    Login(#[from] LoginError),
-    #[error(transparent)]
-    Attempt(#[from] AttemptError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(
-        "the clock stands at {now}, but the newest backup is of {newest}: the clock was set back, and a new backup would look \
-         older than that one; correct the clock"
-    )]
-    ClockSetBack { now: Timestamp, newest: Timestamp },
-    #[error(
-        "the source is a replica whose data is of {at}, older than the newest backup of {newest}: it has not moved on since"
-    )]
-    ReplicaBehind { at: Timestamp, newest: Timestamp },
-    #[error("no attempt succeeded within {limit:?}; the last one failed: {last}")]
-    OutOfTime { limit: Duration, last: String },
-    #[error("{MOST_ATTEMPTS} attempts failed, the last one so: {last}")]
-    TooManyAttempts { last: String },
-    /// Another run holds the lease.
-    #[error(transparent)]
-    Lease(#[from] LeaseError),
-    #[error("the lease on this service's runs was lost, so nothing was published: somebody else may be at it by now")]
-    LeaseLost,
-    #[error("cancelled; what had not been published by then was dropped")]
-    Cancelled,
-}
-
-impl RunError {
-    /// Whether the next run cannot do better unless a person changes something.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Claim(error) => error.is_permanent(),
-            Self::Login(error) => error.is_permanent(),
-            Self::Attempt(error) => error.is_permanent(),
-            Self::Store(error) => error.is_permanent(),
-            Self::Lease(LeaseError::Held { .. }) | Self::ClockSetBack { .. } => true,
-            Self::Lease(error) => error.is_permanent(),
-            Self::ReplicaBehind { .. }
-            | Self::OutOfTime { .. }
-            | Self::TooManyAttempts { .. }
-            | Self::LeaseLost
-            | Self::Cancelled => false,
-        }
-    }
 }
 
 /// Everything a run needs; made once, used for every run.
@@ -268,7 +220,7 @@ impl Runner {
             }
             let last = error.to_string();
             if number >= MOST_ATTEMPTS {
-                return Err(RunError::TooManyAttempts { last });
+                return Err(RunError::TooManyAttempts { attempts: number, last });
             }
             if Instant::now() + pause >= until {
                 let limit = self.config.backup.timeout;
