@@ -383,11 +383,7 @@ impl Runner {
 
     fn name_taken(&self, name: String, making: &Making<'_>) -> RunError {
         let at = BackupId::of_blob(&self.config.store.prefix, &name).map(|id| id.second());
-        let now = self
-            .clock
-            .now()
-            .saturating_add(making.clock_offset)
-            .unwrap_or(Timestamp::MAX);
+        let now = self.store_time(making.clock_offset);
         match (at, making.newest) {
             (Some(at), Some(newest)) if BackupId::at(at) < BackupId::at(newest) => {
                 // By a right clock, only a replica's lag makes data older than what is there.
@@ -415,14 +411,16 @@ impl Runner {
         Ok(offset)
     }
 
+    /// What time it is by the store's clock.
+    fn store_time(&self, offset: SignedDuration) -> Timestamp {
+        let now = self.clock.now();
+        now.saturating_add(offset).unwrap_or(now)
+    }
+
     /// Daily: unless a backup of this UTC day is on the shelf already.
     fn is_verification_due(&self, shelf: &[Entry], offset: SignedDuration) -> bool {
         let day = |at: Timestamp| at.to_zoned(jiff::tz::TimeZone::UTC).date();
-        let today = day(self
-            .clock
-            .now()
-            .saturating_add(offset)
-            .unwrap_or_else(|_| self.clock.now()));
+        let today = day(self.store_time(offset));
         match self.config.backup.verify_source {
             VerifySource::Never => false,
             VerifySource::Always => true,

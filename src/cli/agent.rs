@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
+use super::prune::holds;
 use super::{Common, open};
 use crate::agent::runner::{BackupRunner, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
 use crate::backup::prune;
-use crate::backup::retention::{Excess, Freeze, Holds, keep};
-use crate::backup::rpo::{Rpo, State};
+use crate::backup::retention::{Excess, keep};
+use crate::backup::rpo::Rpo;
 use crate::backup::run::{self, Observer, Wanted};
 use crate::backup::shelf;
 use crate::config::Config;
@@ -123,11 +124,7 @@ impl BackupRunner for Driven {
         let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
         let survey = self.survey(cancel.clone()).await?;
         let clock = open::clock();
-        let mut holds = Holds::default();
-        holds.freezes.extend(Freeze::for_clocks(clock.now(), survey.store_now));
-        if rpo.state == State::Breached {
-            holds.freezes.push(Freeze::RpoBreach);
-        }
+        let holds = holds(rpo.state, clock.now(), survey.store_now);
         let pruning = keep(&survey.entries, &self.config.retention, &holds, survey.store_now);
         let approved = pruning
             .approve(Excess::Defer)

@@ -34,12 +34,8 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
     let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
     let clock = open::clock();
     let now = stores.backups.now().await?;
-    let pruning = keep(
-        &entries,
-        &config.retention,
-        &holds(&config, &entries, clock.now(), now),
-        now,
-    );
+    let rpo = Newest::of(&entries).assess(config.targets.rpo, None, now);
+    let pruning = keep(&entries, &config.retention, &holds(rpo.state, clock.now(), now), now);
     let lines = prune::describe(&pruning);
     let removals = pruning.removals.len();
     if args.dry_run {
@@ -87,16 +83,10 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
 }
 
 /// What forbids removing right now.
-pub fn holds(
-    config: &Config,
-    entries: &[crate::backup::entry::Entry],
-    local: jiff::Timestamp,
-    store: jiff::Timestamp,
-) -> Holds {
+pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp) -> Holds {
     let mut holds = Holds::default();
     holds.freezes.extend(Freeze::for_clocks(local, store));
-    let rpo = Newest::of(entries).assess(config.targets.rpo, None, store);
-    if rpo.state == State::Breached {
+    if rpo == State::Breached {
         holds.freezes.push(Freeze::RpoBreach);
     }
     holds

@@ -155,22 +155,17 @@ impl Attempt<'_> {
         control.close().await;
         // The first cause counts: readers that were merely stopped say so, and the pipeline says why.
         let blocks = match (outcome, finished) {
-            (Ok(()), Ok(blocks)) => blocks,
-            (Err(AttemptError::Pipeline(PipelineError::Stopped)) | Ok(()), Err(error)) => {
-                return Err(if cancel.is_cancelled() {
-                    AttemptError::Cancelled
-                } else {
-                    error.into()
-                });
-            }
-            (Err(error), _) => {
-                return Err(if cancel.is_cancelled() {
-                    AttemptError::Cancelled
-                } else {
-                    error
-                });
-            }
+            (Ok(()), Ok(blocks)) => Ok(blocks),
+            (Err(AttemptError::Pipeline(PipelineError::Stopped)) | Ok(()), Err(error)) => Err(error.into()),
+            (Err(error), _) => Err(error),
         };
+        let blocks = blocks.map_err(|error| {
+            if cancel.is_cancelled() {
+                AttemptError::Cancelled
+            } else {
+                error
+            }
+        })?;
         drop(guarded);
         tally(&mut summary, &jobs, &self.progress);
         let dumped = self

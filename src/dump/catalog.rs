@@ -117,13 +117,13 @@ pub async fn schema(session: &mut Session, dialect: &Dialect, name: &str) -> Res
         ))
         .await?;
     tables(session, dialect, &mut schema).await?;
-    objects(session, dialect, &mut schema).await?;
+    objects(session, &mut schema).await?;
     Ok(schema)
 }
 
 async fn tables(session: &mut Session, dialect: &Dialect, schema: &mut Schema) -> Result<(), DbError> {
     let name = schema.name.clone();
-    let mut columns = columns(session, dialect, &name).await?;
+    let mut columns = columns(session, &name).await?;
     let mut keys = keys(session, dialect, &name).await?;
     let rows = session
         .text(&format!(
@@ -257,12 +257,7 @@ fn history_columns(columns: &mut Vec<Column>) {
     }
 }
 
-async fn columns(
-    session: &mut Session,
-    dialect: &Dialect,
-    schema: &str,
-) -> Result<HashMap<String, Vec<Column>>, DbError> {
-    let _ = dialect;
+async fn columns(session: &mut Session, schema: &str) -> Result<HashMap<String, Vec<Column>>, DbError> {
     let rows = session
         .text(&format!(
             "SELECT TABLE_NAME, COLUMN_NAME, LOWER(DATA_TYPE), COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME,''), \
@@ -353,7 +348,7 @@ fn best_key(candidates: &Candidates, columns: &[Column]) -> Option<Key> {
     })
 }
 
-async fn objects(session: &mut Session, dialect: &Dialect, schema: &mut Schema) -> Result<(), DbError> {
+async fn objects(session: &mut Session, schema: &mut Schema) -> Result<(), DbError> {
     let name = schema.name.clone();
     let routines = session
         .text(&format!(
@@ -399,7 +394,6 @@ async fn objects(session: &mut Session, dialect: &Dialect, schema: &mut Schema) 
         let [_, event] = row.as_slice() else { continue };
         schema.events.push(show_create(session, &name, event, "EVENT").await?);
     }
-    let _ = dialect;
     Ok(())
 }
 

@@ -140,8 +140,7 @@ impl Opener<'_> {
         loop {
             let consistent_at = self.clock.now();
             // Opened together, so that as little as possible happens between them.
-            let opened = futures_util::future::join_all(sessions.iter_mut().map(|session| session.execute(OPEN))).await;
-            opened.into_iter().collect::<Result<(), _>>()?;
+            self.open_all(&mut sessions).await?;
             let mut places = Vec::with_capacity(sessions.len());
             for session in &mut sessions {
                 places.push(snapshot_place(session).await?);
