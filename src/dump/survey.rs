@@ -13,6 +13,8 @@ pub struct SourceFacts {
     pub grants: Grants,
     pub identity: String,
     pub schemas: Vec<String>,
+    /// No databases are configured: a schema that comes to be is dumped as well.
+    pub every_schema: bool,
     pub binlog_on: bool,
     /// The binlog is on and holds every change of the data.
     pub binlog_complete: bool,
@@ -57,6 +59,7 @@ async fn survey_session(session: &mut Session, source: &config::Source) -> Resul
         grants,
         identity,
         schemas,
+        every_schema: source.databases.is_empty(),
         binlog_on,
         binlog_complete,
     })

@@ -27,6 +27,9 @@ pub struct GatedStore {
     open: watch::Sender<bool>,
     /// Blocks that came to the gate.
     pub arrived: AtomicUsize,
+    answers: watch::Sender<bool>,
+    /// Questions whether a name is free: each comes when a snapshot has just been opened.
+    pub asked: AtomicUsize,
 }
 
 impl GatedStore {
@@ -36,7 +39,14 @@ impl GatedStore {
             max_blocks,
             open: watch::channel(open).0,
             arrived: AtomicUsize::new(0),
+            answers: watch::channel(true).0,
+            asked: AtomicUsize::new(0),
         })
+    }
+
+    /// Whether it says which names are free.
+    pub fn set_answers(&self, answers: bool) {
+        self.answers.send_replace(answers);
     }
 
     pub fn set_open(&self, open: bool) {
@@ -77,6 +87,8 @@ impl BlobStore for GatedStore {
         self.inner.list(prefix).await
     }
     async fn properties(&self, name: &str) -> Result<Option<Properties>, StoreError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let _ = self.answers.subscribe().wait_for(|answers| *answers).await;
         self.inner.properties(name).await
     }
     async fn read(
