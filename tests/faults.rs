@@ -222,6 +222,37 @@ fn told_to_stop_it_stops_and_cleans_up() {
     planb.backup(&[]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_in_the_midst_of_the_commit_it_says_whether_there_is_a_backup() {
+    let source = Server::start(Flavor::MySql, &[]);
+    fill(&source);
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    let clock = Arc::new(SystemClock);
+    let store = GatedStore::new(clock.clone(), 50_000, true);
+    store
+        .commits_are_silent
+        .store(true, std::sync::atomic::Ordering::SeqCst);
+    let run = runner(&planb, store.clone(), clock);
+    let (told, cancel) = (Told::default(), CancellationToken::new());
+    let stop = async {
+        let deadline = Instant::now() + PATIENCE;
+        while store.inner.list("backups/").await.expect("a list").is_empty() {
+            assert!(Instant::now() < deadline, "nothing was published");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        cancel.cancel();
+    };
+    let wanted = wanted();
+    let (result, ()) = tokio::join!(run.run(&wanted, &told, &cancel), stop);
+    let error = result.expect_err("stopped");
+    let there = store.inner.list("backups/").await.expect("a list").remove(0).name;
+    assert!(
+        matches!(&error, RunError::StoppedAfterCommit(id) if id.blob("backups/") == there),
+        "{error}"
+    );
+    assert!(error.to_string().contains("had been published"), "{error}");
+}
+
 #[test]
 fn a_server_that_dies_and_comes_back_is_dumped_anew() {
     for flavor in Flavor::ALL {

@@ -53,7 +53,10 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     if errors == 0 {
         Ok(())
     } else {
-        Err(Failure::failed(format!("doctor found {errors} errors")))
+        Err(Failure::Printed {
+            exit: 1,
+            message: format!("doctor found {errors} errors"),
+        })
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Failure {
     Usage(String),
     /// 3
     Refused(String),
+    /// What failed stands in the one object that was printed; this is for people.
+    Printed { exit: u8, message: String },
 }
 
 impl Failure {
@@ -32,17 +34,20 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Refused(_) => 3,
+            Self::Printed { exit, .. } => *exit,
         }
     }
 
     fn message(&self) -> &str {
         match self {
-            Self::Failed(message) | Self::Usage(message) | Self::Refused(message) => message,
+            Self::Failed(message) | Self::Usage(message) | Self::Refused(message) | Self::Printed { message, .. } => {
+                message
+            }
         }
     }
 
     pub fn report(&self, json: bool) {
-        if json {
+        if json && !matches!(self, Self::Printed { .. }) {
             println!(
                 "{}",
                 json!({"v": 1, "error": {"message": self.message(), "exit": self.exit_code()}})
@@ -106,6 +111,8 @@ impl From<RunError> for Failure {
             | RunError::OutOfTime { .. }
             | RunError::ReplicaBehind { .. }
             | RunError::TooManyAttempts { .. }
+            | RunError::StoppedAfterCommit(_)
+            | RunError::StoppedInCommit(_)
             | RunError::Cancelled => Self::Failed(told(&error)),
         }
     }
