@@ -158,6 +158,7 @@ async fn see(
     Ok(doctor::Source {
         dialect: facts.dialect.clone(),
         schemas,
+        other_schemas: facts.other_schemas.clone(),
         binlog_on: facts.binlog_on,
         binlog_complete: facts.binlog_complete,
         binlog_format: session.scalar("SELECT @@global.binlog_format").await?,

@@ -149,7 +149,8 @@ impl Attempt<'_> {
                 return Err(AttemptError::SchemaChanged { what });
             }
             // What stood at the snapshot: a view of today may need a table that is not in this dump.
-            for (number, (kind, schema, text)) in (0_u32..).zip(script::after_data(&schemas)) {
+            for (number, (kind, schema, text)) in (0_u32..).zip(script::after_data(&schemas, &self.facts.other_schemas))
+            {
                 submit(&intake, kind, &schema, number, text).await?;
             }
             Ok(())
@@ -238,6 +239,7 @@ impl Attempt<'_> {
                 .iter()
                 .flat_map(|schema| schema.notes.clone())
                 .chain(broken_views(schemas))
+                .chain(views_elsewhere(schemas, &self.facts.other_schemas))
                 .collect(),
             rows: 0,
             raw_bytes: 0,
@@ -454,6 +456,19 @@ fn broken_views(schemas: &[catalog::Schema]) -> Vec<String> {
                 "{}.{}: the view is unusable at the source and is kept as a comment ({why})",
                 view.schema, view.name
             ))
+        })
+        .collect()
+}
+
+fn views_elsewhere(schemas: &[catalog::Schema], others: &[String]) -> Vec<String> {
+    let views = script::views_elsewhere(schemas, others).into_iter();
+    views
+        .map(|(view, other)| {
+            format!(
+                "{}.{}: the view needs schema {other}, which is not in this backup; it stands last, and where there is no \
+                 {other} a plain load stops there",
+                view.schema, view.name
+            )
         })
         .collect()
 }

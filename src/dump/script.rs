@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::catalog::Schema;
+use super::catalog::{Definition, Schema};
 use super::definition;
 use super::literal::identifier;
 use crate::format::index::{MemberKind, Position, Summary, Way};
@@ -79,8 +79,16 @@ pub fn schema_member(schemas: &[Schema], about: &Summary, history: bool) -> Vec<
     out
 }
 
-/// Members that follow the data, in file order: kind, schema (empty for views) and text.
-pub fn after_data(schemas: &[Schema]) -> Vec<(MemberKind, String, Vec<u8>)> {
+/// Views that need one of the schemas `others`, which are not in the dump, and which one.
+pub fn views_elsewhere<'a>(schemas: &'a [Schema], others: &[String]) -> Vec<(&'a Definition, String)> {
+    let usable = |view: &&Definition| view.broken.is_none();
+    let views: Vec<_> = schemas.iter().flat_map(|s| &s.views).filter(usable).collect();
+    definition::reaching_elsewhere(&views, others)
+}
+
+/// Members that follow the data, in file order: kind, schema (empty for views) and text. `others` are the source's
+/// schemas that are not in the dump.
+pub fn after_data(schemas: &[Schema], others: &[String]) -> Vec<(MemberKind, String, Vec<u8>)> {
     let mut members = Vec::new();
     let programs = |kind: MemberKind, members: &mut Vec<(MemberKind, String, Vec<u8>)>| {
         for schema in schemas {
@@ -88,7 +96,7 @@ pub fn after_data(schemas: &[Schema]) -> Vec<(MemberKind, String, Vec<u8>)> {
                 MemberKind::Routines => &schema.routines,
                 MemberKind::Triggers => &schema.triggers,
                 MemberKind::Events => &schema.events,
-                MemberKind::Schema | MemberKind::Data | MemberKind::Views => continue,
+                MemberKind::Schema | MemberKind::Data | MemberKind::Views | MemberKind::ViewsElsewhere => continue,
             };
             if programs.is_empty() {
                 continue;
@@ -106,17 +114,26 @@ pub fn after_data(schemas: &[Schema]) -> Vec<(MemberKind, String, Vec<u8>)> {
         }
     };
     programs(MemberKind::Routines, &mut members);
-    let views: Vec<_> = schemas.iter().flat_map(|schema| schema.views.iter().cloned()).collect();
-    if !views.is_empty() {
+    let elsewhere = views_elsewhere(schemas, others);
+    let (late, views): (Vec<_>, Vec<_>) = schemas
+        .iter()
+        .flat_map(|schema| schema.views.iter().cloned())
+        .partition(|view| elsewhere.iter().any(|(late, _)| *late == view));
+    let write_views = |kind: MemberKind, views: Vec<Definition>, members: &mut Vec<(MemberKind, String, Vec<u8>)>| {
+        if views.is_empty() {
+            return;
+        }
         let mut out = b"\nSET NAMES utf8mb4;\n".to_vec();
         for view in definition::order_views(views) {
             out.push(b'\n');
             definition::write_view(&mut out, &view);
         }
-        members.push((MemberKind::Views, String::new(), out));
-    }
+        members.push((kind, String::new(), out));
+    };
+    write_views(MemberKind::Views, views, &mut members);
     programs(MemberKind::Triggers, &mut members);
     programs(MemberKind::Events, &mut members);
+    write_views(MemberKind::ViewsElsewhere, late, &mut members);
     members
 }
 
