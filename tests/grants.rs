@@ -1,8 +1,9 @@
 //! The accounts of config/grants-*.sql see all that a backup needs, on real servers, and each grant is needed: without
 //! it something is missing. They write nothing and lock nothing. Servers come from `scripts/lab run`.
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use planb::config::Tls;
+use planb::mysql::{Address, DbError, Session};
+use planb::secret::Secret;
 
 const SCHEMA: &str = "
     CREATE DATABASE grants_test;
@@ -53,15 +54,17 @@ const COMMON: &[Probe] = &[
     },
 ];
 
-async fn connect(port: u16, user: &str, password: &str) -> MySqlConnection {
-    let options = MySqlConnectOptions::new().host("127.0.0.1").port(port).username(user);
-    // An empty password is not the same as none.
-    let options = if password.is_empty() {
-        options
-    } else {
-        options.password(password)
+async fn connect(port: u16, user: &str, password: &str) -> Session {
+    let address = Address {
+        host: "127.0.0.1".to_owned(),
+        port,
+        user: user.to_owned(),
+        password: Secret::new(password.to_owned()),
+        token_login: false,
+        tls: Tls::Off,
+        tls_ca: None,
     };
-    options.ssl_mode(MySqlSslMode::Preferred).connect().await.unwrap()
+    address.connect().await.unwrap()
 }
 
 #[track_caller]
@@ -70,11 +73,9 @@ fn port(variable: &str) -> u16 {
     port.parse().unwrap()
 }
 
-async fn run(root: &mut MySqlConnection, statements: &str) {
+async fn run(root: &mut Session, statements: &str) {
     for statement in statements.split(';').filter(|statement| !statement.trim().is_empty()) {
-        let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-            .execute(&mut *root)
-            .await;
+        let done = root.execute(statement).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 }
@@ -94,23 +95,20 @@ fn grants(file: &str) -> (String, Vec<String>) {
 }
 
 /// Whether the probe's answer has what a backup needs.
-async fn answered(planb: &mut MySqlConnection, probe: &Probe) -> bool {
-    match sqlx::raw_sql(probe.query).fetch_all(planb).await {
+async fn answered(planb: &mut Session, probe: &Probe) -> bool {
+    match planb.table(probe.query).await {
         Ok(rows) if probe.query.starts_with("SHOW REPLICA") || probe.query.starts_with("SHOW SLAVE") => rows.is_empty(),
-        Ok(rows) => rows.first().is_some_and(|row| {
-            row.try_get_unchecked::<Option<&[u8]>, _>(probe.column)
-                .is_ok_and(|value| value.is_some())
-        }),
+        Ok(rows) => rows.first().is_some_and(|row| row[probe.column].is_some()),
         Err(_) => false,
     }
 }
 
-async fn refused(planb: &mut MySqlConnection, statement: &'static str) -> bool {
-    sqlx::raw_sql(statement).execute(planb).await.is_err()
+async fn refused(planb: &mut Session, statement: &'static str) -> bool {
+    planb.execute(statement).await.is_err()
 }
 
 /// Runs the file as root, and tries everything as planb. Returns root's connection and the optional statements.
-async fn account_of(file: &str, port: u16, own: &[Probe]) -> (MySqlConnection, Vec<String>) {
+async fn account_of(file: &str, port: u16, own: &[Probe]) -> (Session, Vec<String>) {
     let mut root = connect(port, "root", "").await;
     run(
         &mut root,
@@ -170,21 +168,15 @@ async fn account_of(file: &str, port: u16, own: &[Probe]) -> (MySqlConnection, V
                 probe.query,
                 probe.needs
             );
-            planb.close().await.unwrap();
+            planb.close().await;
             run(&mut root, &back).await;
         }
     }
-    planb.close().await.unwrap();
+    planb.close().await;
     (root, optional)
 }
 
-async fn allowed_after(
-    root: &mut MySqlConnection,
-    port: u16,
-    optional: &[String],
-    grant: &str,
-    statement: &'static str,
-) {
+async fn allowed_after(root: &mut Session, port: u16, optional: &[String], grant: &str, statement: &'static str) {
     let wanted = optional
         .iter()
         .find(|line| line.contains(grant))
@@ -195,11 +187,11 @@ async fn allowed_after(
     );
     run(root, wanted).await;
     let mut planb = connect(port, "planb", "x").await;
-    sqlx::raw_sql(statement)
-        .execute(&mut planb)
+    planb
+        .execute(statement)
         .await
         .unwrap_or_else(|error| panic!("{statement}: {error}"));
-    planb.close().await.unwrap();
+    planb.close().await;
 }
 
 #[tokio::test]
@@ -257,7 +249,7 @@ async fn mysql() {
     for probe in COMMON.iter().chain(&own) {
         assert!(answered(&mut planb, probe).await, "narrowed: {}", probe.query);
     }
-    planb.close().await.unwrap();
+    planb.close().await;
     run(
         &mut root,
         "DROP USER 'planb'@'%'; DROP DATABASE grants_test; SET GLOBAL partial_revokes = OFF",
@@ -306,12 +298,9 @@ async fn mariadb() {
     let (mut root, optional) = account_of("grants-mariadb.sql", port, &own).await;
     let mut planb = connect(port, "planb", "x").await;
     run(&mut planb, "START TRANSACTION WITH CONSISTENT SNAPSHOT").await;
-    let position = sqlx::raw_sql("SHOW STATUS LIKE 'binlog_snapshot_%'")
-        .fetch_all(&mut planb)
-        .await
-        .unwrap();
+    let position = planb.table("SHOW STATUS LIKE 'binlog_snapshot_%'").await.unwrap();
     assert!(position.len() >= 2, "the exact snapshot needs no further grant");
-    planb.close().await.unwrap();
+    planb.close().await;
     // This lab's server has no replication to stop: it says so (1200, 1198), instead of that it may not (1227).
     allowed_after(
         &mut root,
@@ -328,13 +317,9 @@ async fn mariadb() {
     assert!(refused(&mut connect(port, "planb", "x").await, "STOP SLAVE SQL_THREAD").await);
     run(&mut root, wanted).await;
     let mut planb = connect(port, "planb", "x").await;
-    let stopped = sqlx::raw_sql("STOP SLAVE SQL_THREAD").execute(&mut planb).await;
-    let denied = stopped
-        .as_ref()
-        .err()
-        .and_then(|error| error.as_database_error())
-        .is_some_and(|error| error.downcast_ref::<sqlx::mysql::MySqlDatabaseError>().number() == 1227);
+    let stopped = planb.execute("STOP SLAVE SQL_THREAD").await;
+    let denied = matches!(stopped, Err(DbError::Denied { .. }));
     assert!(!denied, "{stopped:?}");
-    planb.close().await.unwrap();
+    planb.close().await;
     run(&mut root, "DROP USER 'planb'@'%'; DROP DATABASE grants_test").await;
 }

@@ -44,7 +44,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
         ],
     ),
     ("aws_", &["src/secret/aws.rs", "src/source/rds.rs", "src/aws.rs"]),
-    ("sqlx", &["src/mysql/"]),
+    ("mysql_async", &["src/mysql/"]),
     ("sd_notify", &["src/agent/notify.rs"]),
 ];
 

@@ -1,5 +1,6 @@
 //! A backup: its name, its life in the store, what is kept and what would be lost.
 
+pub mod archive;
 pub mod claim;
 pub mod entry;
 pub mod lease;
@@ -8,3 +9,4 @@ pub mod retention;
 pub mod rpo;
 pub mod run;
 pub mod shelf;
+pub mod verify;

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::archive::{self, ReadError};
 use super::entry::{BackupId, Entry, Standing};
 use crate::dump::Dumped;
-use crate::format::index::{Index, IndexError, Summary};
-use crate::format::member;
-use crate::format::trailer::{TRAILER_BYTES, Trailer, TrailerError};
+use crate::format::index::Summary;
+use crate::store::blob::Blob;
 use crate::store::{BlobStore, Metadata, Properties, StoreError};
 
 /// Backups kept by a person or by a failback; retention never touches them.
@@ -24,9 +27,6 @@ const CONSISTENT_AT: &str = "planb_consistent_at";
 const DIGEST: &str = "planb_digest";
 const ROWS: &str = "planb_rows";
 const RAW_BYTES: &str = "planb_raw_bytes";
-
-/// An index is small; what claims to be a larger one is damaged.
-const LARGEST_INDEX_BYTES: u64 = 256 << 20;
 
 /// What stands beside a new backup's blob.
 pub fn metadata(dumped: &Dumped) -> Metadata {
@@ -89,7 +89,7 @@ async fn entry(
     };
     let facts = match Facts::from_metadata(&blob.metadata) {
         Some(facts) => facts,
-        None => match read_index(store, &blob).await {
+        None => match archive::read_index(&Listed { store, blob: &blob }).await {
             Ok((index, digest)) => Facts::from_summary(&index.summary, digest),
             Err(ReadError::Store(error)) if !error.is_permanent() => return Err(error),
             Err(error) => {
@@ -153,60 +153,24 @@ impl Facts {
     }
 }
 
-/// Why a backup's index could not be read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Trailer(#[from] TrailerError),
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    #[error("its index is damaged: {0}")]
-    Damaged(&'static str),
+/// A blob as it was just listed.
+#[derive(Debug)]
+struct Listed<'a> {
+    store: &'a dyn BlobStore,
+    blob: &'a Properties,
 }
 
-impl ReadError {
-    /// Whether trying again cannot help.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Store(error) => error.is_permanent(),
-            Self::Trailer(_) | Self::Index(_) | Self::Damaged(_) => true,
-        }
+#[async_trait]
+impl Blob for Listed<'_> {
+    fn describe(&self) -> String {
+        format!("{} in {}", self.blob.name, self.store.describe())
     }
-}
 
-/// Reads a backup's index from the end of its blob, pinned to one version, and checks its hash. Returns the digest too.
-///
-/// # Errors
-/// [`ReadError`]; every kind but the store's means that the backup is damaged or none.
-pub async fn read_index(store: &dyn BlobStore, blob: &Properties) -> Result<(Index, String), ReadError> {
-    let trailer_bytes = TRAILER_BYTES as u64;
-    let Some(start) = blob.size_bytes.checked_sub(trailer_bytes) else {
-        return Err(TrailerError::NotATrailer.into());
-    };
-    let end = store.read(&blob.name, start..blob.size_bytes, Some(&blob.etag)).await?;
-    let trailer = Trailer::decode(&end)?;
-    let index_end = trailer.index_offset.checked_add(trailer.index_stored_bytes);
-    if index_end != Some(start) || trailer.index_stored_bytes > LARGEST_INDEX_BYTES {
-        return Err(ReadError::Damaged("it does not end where the trailer begins"));
+    fn size_bytes(&self) -> u64 {
+        self.blob.size_bytes
     }
-    let stored = store
-        .read(&blob.name, trailer.index_offset..start, Some(&blob.etag))
-        .await?;
-    let digest = <sha2::Sha256 as sha2::Digest>::digest(&stored);
-    if digest.as_slice() != trailer.digest {
-        return Err(ReadError::Damaged("its hash is not the one in the trailer"));
+
+    async fn read(&self, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        self.store.read(&self.blob.name, range, Some(&self.blob.etag)).await
     }
-    // The last four bytes of a gzip member are its length (RFC 1952).
-    let length = stored.last_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-    if u64::from(length) > LARGEST_INDEX_BYTES {
-        return Err(ReadError::Damaged("it is too large"));
-    }
-    let raw = member::unpack(&stored, length as usize).map_err(|_| ReadError::Damaged("it cannot be decompressed"))?;
-    let text = String::from_utf8(raw).map_err(|_| ReadError::Damaged("it is not text"))?;
-    Ok((
-        Index::decode(&text, trailer.index_offset)?,
-        crate::dump::pipeline::hex(&digest),
-    ))
 }

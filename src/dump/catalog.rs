@@ -421,7 +421,7 @@ async fn show_create(
         time_zone: String::new(),
         broken: None,
     };
-    let mut rows = session.query(&sql);
+    let mut rows = session.query(&sql).await?;
     let mut found = false;
     while let Some(row) = rows.next().await? {
         for column in 0..row.width() {

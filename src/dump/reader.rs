@@ -334,7 +334,11 @@ impl Reader {
         let running = self.guard.begin(self.session.id);
         let mut seen = 0;
         let mut last_row = None;
-        let mut result = self.session.query(sql);
+        let mut result = match self.session.query(sql).await {
+            Ok(result) => result,
+            Err(DbError::Interrupted { .. }) => return Ok(End::Yielded { rows: 0, last: None }),
+            Err(error) => return Err(error.into()),
+        };
         let yielded = loop {
             match result.next().await {
                 Ok(Some(row)) => {

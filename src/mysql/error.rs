@@ -1,5 +1,7 @@
 //! What a server refused, named for what the caller does next.
 
+use mysql_async::{DriverError, Error, IoError, ServerError};
+
 /// Never holds a password: the driver's messages carry the server's text only.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DbError {
@@ -51,88 +53,130 @@ impl DbError {
         }
     }
 
-    pub(super) fn at_connect(place: &str, user: &str, error: sqlx::Error) -> Self {
+    /// A conversation that was ended on this side.
+    pub(super) fn closed() -> Self {
+        Self::Lost {
+            detail: "the session is closed".to_owned(),
+        }
+    }
+
+    pub(super) fn at_connect(place: &str, user: &str, error: Error) -> Self {
         let place = place.to_owned();
         match error {
-            sqlx::Error::Database(database) => {
-                let detail = database.message().to_owned();
-                match number_of(database.as_ref()) {
-                    // ER_ACCESS_DENIED_ERROR, ER_DBACCESS_DENIED, ER_HOST_NOT_PRIVILEGED, ER_ACCOUNT_HAS_BEEN_LOCKED,
-                    // ER_MUST_CHANGE_PASSWORD_LOGIN, ER_SECURE_TRANSPORT_REQUIRED, ER_NOT_SUPPORTED_AUTH_MODE
-                    1045 | 1044 | 1130 | 1698 | 4151 | 3118 | 1862 | 3159 | 1251 => Self::Login {
-                        place,
-                        user: user.to_owned(),
-                        detail,
-                    },
-                    _ => Self::Unreachable { place, detail },
-                }
-            }
-            sqlx::Error::Tls(detail) => Self::Tls {
-                place,
-                detail: chain(detail.as_ref()),
+            Error::Server(ServerError { code, message, .. }) => match code {
+                // ER_ACCESS_DENIED_ERROR, ER_DBACCESS_DENIED, ER_HOST_NOT_PRIVILEGED, ER_ACCOUNT_HAS_BEEN_LOCKED,
+                // ER_MUST_CHANGE_PASSWORD_LOGIN, ER_SECURE_TRANSPORT_REQUIRED, ER_NOT_SUPPORTED_AUTH_MODE
+                1045 | 1044 | 1130 | 1698 | 4151 | 3118 | 1862 | 3159 | 1251 => Self::Login {
+                    place,
+                    user: user.to_owned(),
+                    detail: message,
+                },
+                _ => Self::Unreachable { place, detail: message },
             },
-            sqlx::Error::Io(io) => match io.get_ref().map(|inner| chain(inner)) {
-                Some(detail) if detail.contains("certificate") => Self::Tls { place, detail },
-                _ => Self::Unreachable {
+            Error::Io(IoError::Tls(error)) => Self::Tls {
+                place,
+                detail: chain(&error),
+            },
+            Error::Driver(error @ DriverError::NoClientSslFlagFromServer) => Self::Tls {
+                place,
+                detail: error.to_string(),
+            },
+            Error::Io(IoError::Io(io)) => match io.get_ref().map(|inner| chain(inner)) {
+                // The handshake's own errors arrive inside one of reading.
+                Some(detail) if io.kind() == std::io::ErrorKind::InvalidData => Self::Tls { place, detail },
+                Some(detail) => Self::Unreachable { place, detail },
+                None => Self::Unreachable {
                     place,
                     detail: io.to_string(),
                 },
             },
-            // As in a conversation: it will go no better next time. (A password too long for the server's RSA key, say.)
-            sqlx::Error::Protocol(detail) => Self::Odd {
-                sql: "the login".to_owned(),
-                detail,
-            },
-            other => Self::Unreachable {
+            Error::Driver(DriverError::ConnectionClosed) => Self::Unreachable {
                 place,
-                detail: other.to_string(),
+                detail: "it closed the connection".to_owned(),
+            },
+            // As in a conversation: it will go no better next time. (An authentication plugin that nobody knows, say.)
+            Error::Driver(error) => Self::Odd {
+                sql: "the login".to_owned(),
+                detail: told(&error),
+            },
+            Error::Other(error) => Self::Odd {
+                sql: "the login".to_owned(),
+                detail: chain(error.as_ref()),
+            },
+            Error::Url(error) => Self::Odd {
+                sql: "the login".to_owned(),
+                detail: error.to_string(),
             },
         }
     }
 
-    pub(super) fn at_statement(sql: &str, error: sqlx::Error) -> Self {
-        let database = match error {
-            sqlx::Error::Database(database) => database,
-            // An answer that the driver cannot read will read no better next time.
-            sqlx::Error::Protocol(detail) => {
-                return Self::Odd {
-                    sql: shortened(sql),
-                    detail,
+    pub(super) fn at_statement(sql: &[u8], error: Error) -> Self {
+        let ServerError { code, message, .. } = match error {
+            Error::Server(server) => server,
+            Error::Io(error) => {
+                return Self::Lost {
+                    detail: error.to_string(),
                 };
             }
-            other => {
+            Error::Driver(error @ (DriverError::ConnectionClosed | DriverError::PacketOutOfOrder)) => {
                 return Self::Lost {
-                    detail: other.to_string(),
+                    detail: error.to_string(),
+                };
+            }
+            // An answer that the driver cannot read will read no better next time.
+            Error::Driver(error) => {
+                return Self::Odd {
+                    sql: shortened_bytes(sql),
+                    detail: told(&error),
+                };
+            }
+            Error::Other(error) => {
+                return Self::Odd {
+                    sql: shortened_bytes(sql),
+                    detail: chain(error.as_ref()),
+                };
+            }
+            Error::Url(error) => {
+                return Self::Odd {
+                    sql: shortened_bytes(sql),
+                    detail: error.to_string(),
                 };
             }
         };
-        let number = number_of(database.as_ref());
-        let detail = format!("{number}: {}", database.message());
+        let detail = format!("{code}: {message}");
         // Numbers: https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html, MariaDB's are the same
         // below 1900.
-        match number {
+        match code {
             1317 | 3024 | 1969 => Self::Interrupted { detail },
             1205 | 1213 | 1099 => Self::LockWait { detail },
             1412 | 1146 | 1054 | 1051 | 1356 | 1305 | 1360 | 1539 | 1049 | 1735 | 4091 => {
                 Self::DefinitionChanged { detail }
             }
             1044 | 1045 | 1142 | 1143 | 1227 | 1370 => Self::Denied {
-                sql: shortened(sql),
+                sql: shortened_bytes(sql),
                 detail,
             },
             1053 | 1077 | 1079 | 1158 | 1159 | 1160 | 1161 | 1927 | 2006 | 2013 | 4031 => Self::Lost { detail },
             _ => Self::Refused {
-                sql: shortened(sql),
+                sql: shortened_bytes(sql),
                 detail,
             },
         }
     }
 }
 
-fn number_of(error: &dyn sqlx::error::DatabaseError) -> u16 {
-    error
-        .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-        .map_or(0, sqlx::mysql::MySqlDatabaseError::number)
+/// A driver's error in words. Some of its variants would print rows or packets, which are people's data.
+fn told(error: &DriverError) -> String {
+    match error {
+        DriverError::UnexpectedPacket { .. } => "a packet that does not belong here".to_owned(),
+        DriverError::FromValue { .. } | DriverError::FromRow { .. } => "a value that makes no sense".to_owned(),
+        other => chain(other),
+    }
+}
+
+fn shortened_bytes(sql: &[u8]) -> String {
+    // The beginning is enough; the rest may be megabytes of data.
+    shortened(&String::from_utf8_lossy(&sql[..sql.len().min(1_000)]))
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -1,14 +1,12 @@
 //! A conversation with MySQL or MariaDB. The only module that names the database driver.
 //!
-//! Rows travel in the text protocol and reach the caller as the server's own bytes, without a copy:
-//! a dump wants exactly the text, and parsing it into values would only lose bits.
+//! Rows travel in the text protocol and reach the caller as the server's own bytes: a dump wants exactly the text, and
+//! parsing it into values would only lose bits. Statements are bytes too, since a dump's need not be UTF-8.
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use futures_util::stream::BoxStream;
-use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySqlConnection, Row as _};
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, OptsBuilder, QueryResult, SslOpts, TextProtocol, Value};
 
 use crate::config::Tls;
 use crate::secret::Secret;
@@ -37,9 +35,15 @@ pub struct Address {
 /// A server that does not answer at all must not hold a run for the kernel's two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// No packet is refused on this side: what is too large is the server's to say. (The protocol's own limit.)
+const LARGEST_PACKET_BYTES: usize = 1 << 30;
+
 /// One logged-in connection.
 pub struct Session {
-    connection: MySqlConnection,
+    /// None only once it is closed.
+    connection: Option<Conn>,
+    /// A query's rows were not read to their end.
+    is_busy: bool,
     /// The server's number of this connection, for `KILL QUERY`.
     pub id: u64,
 }
@@ -51,26 +55,30 @@ impl std::fmt::Debug for Session {
 }
 
 impl Address {
-    fn options(&self) -> MySqlConnectOptions {
-        let options = MySqlConnectOptions::new()
-            .host(&self.host)
-            .port(self.port)
-            .username(&self.user)
-            .password(self.password.expose())
-            // sqlx would otherwise force its own ideas of sql_mode on every session.
-            .pipes_as_concat(false)
-            .no_engine_substitution(false)
-            .timezone(Some("+00:00".to_owned()))
+    fn options(&self) -> OptsBuilder {
+        let tls = match self.tls {
+            Tls::Off => None,
+            Tls::Required => Some(match &self.tls_ca {
+                Some(pem) => SslOpts::default()
+                    .with_root_certs(vec![pem.clone().into()])
+                    .with_disable_built_in_roots(true),
+                None => SslOpts::default(),
+            }),
+        };
+        OptsBuilder::default()
+            .ip_or_hostname(&self.host)
+            .tcp_port(self.port)
+            .user(Some(&self.user))
+            .pass(Some(self.password.expose()))
             .enable_cleartext_plugin(self.token_login && self.tls == Tls::Required)
-            .statement_cache_capacity(0)
-            .disable_statement_logging();
-        match (self.tls, &self.tls_ca) {
-            (Tls::Off, _) => options.ssl_mode(MySqlSslMode::Disabled),
-            (Tls::Required, Some(pem)) => options
-                .ssl_mode(MySqlSslMode::VerifyIdentity)
-                .ssl_ca_from_pem(pem.clone()),
-            (Tls::Required, None) => options.ssl_mode(MySqlSslMode::VerifyIdentity),
-        }
+            .ssl_opts(tls)
+            // Never around TLS by way of a socket that the server names.
+            .prefer_socket(false)
+            .stmt_cache_size(0)
+            .max_allowed_packet(Some(LARGEST_PACKET_BYTES))
+            // Not asked for: nobody waits for it here.
+            .wait_timeout(Some(28_800))
+            .setup(vec!["SET time_zone = '+00:00'"])
     }
 
     /// Logs in and prepares the session for reading bytes as they are stored.
@@ -79,7 +87,7 @@ impl Address {
     /// [`DbError::Denied`] for a wrong account, [`DbError::Unreachable`] when nothing answers within 10 s.
     pub async fn connect(&self) -> Result<Session, DbError> {
         let place = format!("{}:{}", self.host, self.port);
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.options().connect()).await;
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(self.options())).await;
         let connection = match opened {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(DbError::at_connect(&place, &self.user, error)),
@@ -90,31 +98,49 @@ impl Address {
                 });
             }
         };
-        let mut session = Session { connection, id: 0 };
-        session.id = session.number("SELECT CONNECTION_ID()").await?;
-        Ok(session)
+        Ok(Session {
+            id: u64::from(connection.id()),
+            connection: Some(connection),
+            is_busy: false,
+        })
     }
 }
 
 impl Session {
     /// Runs statements that return nothing of interest.
-    pub async fn execute(&mut self, sql: &str) -> Result<(), DbError> {
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-            .execute(&mut self.connection)
-            .await
-            .map(drop)
-            .map_err(|error| DbError::at_statement(sql, error))
+    pub async fn execute(&mut self, sql: impl AsRef<[u8]> + Send) -> Result<(), DbError> {
+        let sql = sql.as_ref();
+        let Some(connection) = &mut self.connection else {
+            return Err(DbError::closed());
+        };
+        self.is_busy = true;
+        let done = connection.query_drop(sql).await;
+        self.is_busy = false;
+        done.map_err(|error| DbError::at_statement(sql, error))
     }
 
     /// Starts a query whose rows are read one by one.
-    pub fn query<'a>(&'a mut self, sql: &'a str) -> Rows<'a> {
-        let stream = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch(&mut self.connection);
-        Rows { stream, sql }
+    pub async fn query<'a>(&'a mut self, sql: &'a str) -> Result<Rows<'a>, DbError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(DbError::closed());
+        };
+        self.is_busy = true;
+        match connection.query_iter(sql).await {
+            Ok(result) => Ok(Rows {
+                result,
+                is_busy: &mut self.is_busy,
+                sql: error::shortened(sql),
+            }),
+            Err(error) => {
+                self.is_busy = false;
+                Err(DbError::at_statement(sql.as_bytes(), error))
+            }
+        }
     }
 
     /// All rows of a small result; `None` is SQL NULL.
     pub async fn table(&mut self, sql: &str) -> Result<Vec<Vec<Option<Vec<u8>>>>, DbError> {
-        let mut rows = self.query(sql);
+        let mut rows = self.query(sql).await?;
         let mut table = Vec::new();
         while let Some(row) = rows.next().await? {
             table.push((0..row.width()).map(|i| row.get(i).map(<[u8]>::to_vec)).collect());
@@ -137,7 +163,7 @@ impl Session {
 
     /// The first row of a small result as text, with the names of its columns (lower case).
     pub async fn named(&mut self, sql: &str) -> Result<Vec<std::collections::HashMap<String, String>>, DbError> {
-        let mut rows = self.query(sql);
+        let mut rows = self.query(sql).await?;
         let mut named = Vec::new();
         while let Some(row) = rows.next().await? {
             named.push(
@@ -170,39 +196,62 @@ impl Session {
     }
 
     /// Ends the conversation politely; a dead connection is no error here.
-    pub async fn close(self) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.connection.close()).await;
+    pub async fn close(mut self) {
+        if let Some(connection) = self.connection.take_if(|_| !self.is_busy) {
+            let _ = tokio::time::timeout(Duration::from_secs(1), connection.disconnect()).await;
+        }
+    }
+}
+
+impl Drop for Session {
+    /// The driver would spawn a task that reads to the end whatever a query still sends, and the server would go on
+    /// holding snapshot and locks for nobody. Dropped where there is no runtime, it just ends the connection.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            std::thread::scope(|scope| {
+                scope.spawn(|| drop(connection));
+            });
+        }
     }
 }
 
 /// Rows of a running query. Dropping it early leaves the rest to be read before the next statement.
 pub struct Rows<'a> {
-    stream: BoxStream<'a, Result<MySqlRow, sqlx::Error>>,
-    sql: &'a str,
+    result: QueryResult<'a, 'static, TextProtocol>,
+    is_busy: &'a mut bool,
+    sql: String,
 }
 
 impl Rows<'_> {
+    #[inline]
     pub async fn next(&mut self) -> Result<Option<Row>, DbError> {
-        self.stream
-            .try_next()
-            .await
-            .map(|row| row.map(Row))
-            .map_err(|error| DbError::at_statement(self.sql, error))
+        match self.result.next().await {
+            Ok(Some(row)) => Ok(Some(Row(row))),
+            Ok(None) => {
+                *self.is_busy = false;
+                Ok(None)
+            }
+            Err(error) => Err(DbError::at_statement(self.sql.as_bytes(), error)),
+        }
     }
 }
 
 /// One row, as the server sent it.
-pub struct Row(MySqlRow);
+pub struct Row(mysql_async::Row);
 
 impl Row {
     pub fn width(&self) -> usize {
-        self.0.columns().len()
+        self.0.len()
     }
 
     /// A column's bytes; `None` is SQL NULL.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        self.0.try_get_unchecked::<Option<&[u8]>, _>(index).ok().flatten()
+        match self.0.as_ref(index) {
+            Some(Value::Bytes(bytes)) => Some(bytes),
+            // The text protocol knows nothing but bytes and NULL.
+            _ => None,
+        }
     }
 
     pub fn text(&self, index: usize) -> String {
@@ -211,8 +260,11 @@ impl Row {
             .unwrap_or_default()
     }
 
-    pub fn name(&self, index: usize) -> &str {
-        use sqlx::Column as _;
-        self.0.columns().get(index).map_or("", |column| column.name())
+    pub fn name(&self, index: usize) -> String {
+        let columns = self.0.columns_ref();
+        columns
+            .get(index)
+            .map(|column| column.name_str().into_owned())
+            .unwrap_or_default()
     }
 }

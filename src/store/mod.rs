@@ -13,6 +13,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub mod azure;
+pub mod blob;
 pub mod directory;
 pub mod faulty;
 pub mod memory;
