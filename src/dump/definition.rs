@@ -136,11 +136,14 @@ pub fn write_view(out: &mut Vec<u8>, definition: &Definition) {
         }
         return;
     }
+    // A function of the view's own schema stands there without the schema's name.
     push(
         out,
         &format!(
-            "SET character_set_client = {}, collation_connection = {};\n",
-            definition.character_set_client, definition.collation_connection
+            "USE {};\nSET character_set_client = {}, collation_connection = {};\n",
+            identifier(&definition.schema),
+            definition.character_set_client,
+            definition.collation_connection
         ),
     );
     write_cut(out, &cut(&definition.create));
