@@ -156,6 +156,13 @@ pub fn source(source: &Source) -> Vec<Finding> {
             "repair or drop them",
         );
     }
+    for lack in script::unplaced(&source.schemas) {
+        add(
+            Severity::Warning,
+            lack,
+            "if the standby must have it, alter it there after a restore",
+        );
+    }
     let elsewhere = script::views_elsewhere(&source.schemas, &source.other_schemas).into_iter();
     let elsewhere = names(elsewhere.map(|(view, other)| format!("{}.{} ({other})", view.schema, view.name)));
     if let Some(elsewhere) = elsewhere {

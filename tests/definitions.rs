@@ -76,3 +76,41 @@ fn views_that_call_what_the_account_may_not_are_whole() {
         assert_eq!(target.sql("SELECT x FROM bank.over_it").trim(), "2");
     }
 }
+
+/// A directory and a tablespace that the other server does not have.
+#[test]
+fn files_in_places_of_their_own_load_anywhere() {
+    for flavor in Flavor::ALL {
+        let places = tempfile::TempDir::new().expect("a directory");
+        let place = places.path().display();
+        let directories = format!("--innodb-directories={place}");
+        let args: &[&str] = if flavor == Flavor::MySql { &[&directories] } else { &[] };
+        let source = Server::start(flavor, args);
+        source.sql(&format!(
+            "CREATE DATABASE bank; USE bank;
+             CREATE TABLE afar (id INT PRIMARY KEY) ENGINE=InnoDB DATA DIRECTORY='{place}'; INSERT INTO afar VALUES (1), (2);"
+        ));
+        if flavor == Flavor::MySql {
+            source.sql(
+                "CREATE TABLESPACE ts ADD DATAFILE 'ts.ibd'; USE bank;
+                 CREATE TABLE together (id INT PRIMARY KEY) TABLESPACE ts; INSERT INTO together VALUES (1), (2), (3);",
+            );
+        }
+        let planb = Planb::new(&source, &reader(&source, &[]));
+        let notes = notes(&planb);
+        let doctor = String::from_utf8_lossy(&planb.run(&["doctor"]).stdout).into_owned();
+        let target = Server::start(flavor, &[]);
+        target.load_gzip(&newest(&planb));
+        assert_eq!(target.sql("SELECT COUNT(*) FROM bank.afar").trim(), "2");
+        assert!(!target.sql("SHOW CREATE TABLE bank.afar").contains("DIRECTORY"));
+        let told = |word: &str| notes.contains(word) && doctor.contains(word);
+        assert!(told("bank.afar: its directory is passed over"), "{notes}\n{doctor}");
+        if flavor == Flavor::MySql {
+            assert_eq!(target.sql("SELECT COUNT(*) FROM bank.together").trim(), "3");
+            assert!(
+                told("bank.together: its general tablespace is left out"),
+                "{notes}\n{doctor}"
+            );
+        }
+    }
+}

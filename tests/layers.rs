@@ -49,7 +49,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
     "src/backup/entry.rs",
@@ -58,6 +58,7 @@ const PURE: [&str; 11] = [
     "src/dump/columns.rs",
     "src/dump/literal.rs",
     "src/dump/definition.rs",
+    "src/dump/placement.rs",
     "src/dump/script.rs",
     "src/config/",
     "src/doctor.rs",

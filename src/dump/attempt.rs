@@ -239,6 +239,7 @@ impl Attempt<'_> {
                 .iter()
                 .flat_map(|schema| schema.notes.clone())
                 .chain(broken_views(schemas))
+                .chain(script::unplaced(schemas))
                 .chain(views_elsewhere(schemas, &self.facts.other_schemas))
                 .collect(),
             rows: 0,

@@ -23,6 +23,7 @@ pub mod keyset;
 pub mod limiter;
 pub mod literal;
 pub mod pipeline;
+pub mod placement;
 pub mod reader;
 pub mod script;
 pub mod snapshot;

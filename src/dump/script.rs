@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::catalog::{Definition, Schema};
-use super::definition;
 use super::literal::identifier;
+use super::{definition, placement};
 use crate::format::index::{MemberKind, Position, Summary, Way};
 
 /// Everything up to the first row. Every setting may be made by any account.
@@ -47,18 +47,19 @@ pub fn schema_member(schemas: &[Schema], about: &Summary, history: bool) -> Vec<
             position.trim_end()
         ),
     );
-    // Strict modes would refuse zero dates and the like that the source holds; the values are exact either way.
+    // Strict modes would refuse zero dates and the like that the source holds; the values are exact either way. And
+    // another server has not the directories of this one.
     text(
         &mut out,
         "SET NAMES utf8mb4;\nSET time_zone = '+00:00';\nSET foreign_key_checks = 0;\nSET unique_checks = 0;\n\
-         SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES';\n/*M!100200 SET check_constraint_checks = 0 */;\n",
+         SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_DIR_IN_CREATE';\n/*M!100200 SET check_constraint_checks = 0 */;\n",
     );
     if history {
         text(&mut out, "/*M!101100 SET system_versioning_insert_history = 1 */;\n");
     }
     for schema in schemas {
         out.push(b'\n');
-        out.extend_from_slice(&schema.create);
+        out.extend_from_slice(&placement::portable(&schema.create).0);
         text(&mut out, ";\n");
     }
     for schema in schemas.iter().filter(|schema| !schema.sequences.is_empty()) {
@@ -72,7 +73,7 @@ pub fn schema_member(schemas: &[Schema], about: &Summary, history: bool) -> Vec<
         text(&mut out, &format!("\nUSE {};\n", identifier(&schema.name)));
         for table in &schema.table_definitions {
             out.push(b'\n');
-            out.extend_from_slice(&table.create);
+            out.extend_from_slice(&placement::portable(&table.create).0);
             text(&mut out, ";\n");
         }
     }
@@ -84,6 +85,20 @@ pub fn views_elsewhere<'a>(schemas: &'a [Schema], others: &[String]) -> Vec<(&'a
     let usable = |view: &&Definition| view.broken.is_none();
     let views: Vec<_> = schemas.iter().flat_map(|s| &s.views).filter(usable).collect();
     definition::reaching_elsewhere(&views, others)
+}
+
+/// What of tables and schemas is not carried because only one server has it, in words.
+pub fn unplaced(schemas: &[Schema]) -> Vec<String> {
+    let of_schemas = schemas.iter().map(|schema| (schema.name.clone(), &schema.create));
+    let tables = schemas.iter().flat_map(|schema| &schema.table_definitions);
+    let of_tables = tables.map(|table| (format!("{}.{}", table.schema, table.name), &table.create));
+    of_schemas
+        .chain(of_tables)
+        .flat_map(|(name, create)| {
+            let lacks = placement::portable(create).1.into_iter();
+            lacks.map(move |lack| format!("{name}: {lack}"))
+        })
+        .collect()
 }
 
 /// Members that follow the data, in file order: kind, schema (empty for views) and text. `others` are the source's
