@@ -253,6 +253,29 @@ async fn stopped_in_the_midst_of_the_commit_it_says_whether_there_is_a_backup() 
     assert!(error.to_string().contains("had been published"), "{error}");
 }
 
+/// It goes on without one and still says `log_bin = 1`.
+#[test]
+fn a_binlog_that_mysql_has_closed_gives_no_position() {
+    let source = Server::start(Flavor::MySql, &["--binlog-error-action=IGNORE_ERROR"]);
+    fill(&source);
+    // There is no number after this one, so it cannot open another.
+    std::fs::write(source.data_dir().join("binlog.2147483647"), "").expect("a file");
+    // Whether it says so or not.
+    let _ = source.try_sql("FLUSH BINARY LOGS");
+    assert_eq!(source.rows("SELECT @@log_bin"), [["1"]]);
+    assert!(source.rows("SHOW BINARY LOG STATUS").is_empty());
+    let planb = Planb::new(&source, &reader(&source, &["RELOAD"]));
+    let path = planb.backup(&["--verify-source"]);
+    let output = Command::new("gzip").arg("-dc").arg(&path).output().expect("gzip runs");
+    let script = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        script.contains("\"position\":{\"known\":\"none\"}"),
+        "a position in a closed binlog"
+    );
+    let doctor = text(&planb.run(&["doctor"]));
+    assert!(doctor.contains("does not hold every change"), "{doctor}");
+}
+
 #[test]
 fn a_server_that_dies_and_comes_back_is_dumped_anew() {
     for flavor in Flavor::ALL {
