@@ -17,6 +17,7 @@ mod failure;
 mod open;
 mod present;
 mod prune;
+mod restore;
 mod status;
 
 use failure::Failure;
@@ -53,6 +54,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// List backups, newest first
     Backups(backups::BackupsArgs),
+    /// Restore a backup into a database
+    Restore(restore::RestoreArgs),
     /// Remove what the retention policy no longer keeps
     Prune(prune::PruneArgs),
     /// Show what would be lost now, and what there is to restore
@@ -135,6 +138,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Agent => agent::run(&common).await,
             Command::Backup(args) => backup::run(&common, &args).await,
             Command::Backups(args) => backups::run(&common, &args).await,
+            Command::Restore(args) => restore::run(&common, &args).await,
             Command::Prune(args) => prune::run(&common, &args).await,
             Command::Status => status::run(&common).await,
             Command::Doctor => doctor::run(&common).await,
