@@ -82,7 +82,7 @@ fn round_trip(flavor: Flavor) {
     // A second restore over it is refused, and the server itself too.
     let said = planb.fails(3, &arguments(&to));
     assert!(said.contains("already holds"), "{said}");
-    source.sql(&format!("GRANT ALL ON *.* TO reader@'%'"));
+    source.sql("GRANT ALL ON *.* TO reader@'%'");
     let itself = format!("mysql://reader@localhost:{}", source.port);
     let said = planb.fails(3, &arguments(&itself));
     assert!(said.contains("the very server"), "{said}");

@@ -25,6 +25,8 @@ pub enum Failure {
     StoppedPartWay(String),
     /// 5
     Damaged(String),
+    /// What failed stands in the one object that was printed; this is for people.
+    Printed { exit: u8, message: String },
 }
 
 impl Failure {
@@ -39,6 +41,7 @@ impl Failure {
             Self::Refused(_) => 3,
             Self::StoppedPartWay(_) => 4,
             Self::Damaged(_) => 5,
+            Self::Printed { exit, .. } => *exit,
         }
     }
 
@@ -48,12 +51,13 @@ impl Failure {
             | Self::Usage(message)
             | Self::Refused(message)
             | Self::StoppedPartWay(message)
-            | Self::Damaged(message) => message,
+            | Self::Damaged(message)
+            | Self::Printed { message, .. } => message,
         }
     }
 
     pub fn report(&self, json: bool) {
-        if json {
+        if json && !matches!(self, Self::Printed { .. }) {
             println!(
                 "{}",
                 json!({"v": 1, "error": {"message": self.message(), "exit": self.exit_code()}})
@@ -117,6 +121,8 @@ impl From<RunError> for Failure {
             | RunError::OutOfTime { .. }
             | RunError::ReplicaBehind { .. }
             | RunError::TooManyAttempts { .. }
+            | RunError::StoppedAfterCommit(_)
+            | RunError::StoppedInCommit(_)
             | RunError::Cancelled => Self::Failed(told(&error)),
         }
     }

@@ -263,7 +263,11 @@ impl Restore {
             match member.kind {
                 MemberKind::Schema => schema = Schema::parse(&self.archive.member(number).await?)?,
                 MemberKind::Data => {}
-                MemberKind::Routines | MemberKind::Views | MemberKind::Triggers | MemberKind::Events => {
+                MemberKind::Routines
+                | MemberKind::Views
+                | MemberKind::Triggers
+                | MemberKind::Events
+                | MemberKind::ViewsElsewhere => {
                     items.push((member.kind, programs::items(&self.archive.member(number).await?)?));
                 }
             }
@@ -405,7 +409,7 @@ impl Restore {
                 let name = key.strip_prefix(b"CONSTRAINT ").and_then(super::schema::identifier);
                 name.is_none_or(|(name, _)| {
                     let known = [&table.schema, &table.name, &name].map(|name| name.to_lowercase());
-                    !there.contains(&known.to_vec())
+                    !there.contains(known.as_slice())
                 })
             };
             let missing: Vec<&Vec<u8>> = table.deferred.foreign_keys.iter().filter(is_missing).collect();
