@@ -50,7 +50,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 12] = [
+const PURE: [&str; 17] = [
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
     "src/backup/entry.rs",
@@ -61,6 +61,11 @@ const PURE: [&str; 12] = [
     "src/dump/definition.rs",
     "src/dump/placement.rs",
     "src/dump/script.rs",
+    "src/restore/plan.rs",
+    "src/restore/programs.rs",
+    "src/restore/repair.rs",
+    "src/restore/schema.rs",
+    "src/restore/statements.rs",
     "src/config/",
     "src/doctor.rs",
 ];

@@ -64,8 +64,9 @@ fn round_trip(flavor: Flavor) {
     planb.backup(&[]);
     let target = Server::start(flavor, &[]);
     let to = restorer(&target);
-    let json = planb.json(&[&["--json"], arguments(&to).as_slice()].concat());
+    let json = planb.json(&[&["--json"], arguments(&to).as_slice(), &["--verify"]].concat());
     assert!(json["rows"].as_u64().is_some_and(|rows| rows > 10_000), "{json}");
+    assert_eq!(json["verified"]["rows"], json["rows"], "{json}");
     let there = census(&target, &HARD);
     assert_same(&asleep(census(&source, &HARD)), &there);
 
@@ -137,7 +138,7 @@ fn a_standby_that_is_not_like_its_source() {
     source.sql(second);
     let said = planb.run(&["backup"]);
     assert!(said.status.success());
-    let json = planb.json(&[&["--json"], restore.as_slice()].concat());
+    let json = planb.json(&[&["--json"], restore.as_slice(), &["--verify"]].concat());
     let repairs = json["repairs"].to_string();
     for repair in [
         "engine myisam became InnoDB",
@@ -383,4 +384,26 @@ fn a_damaged_backup_is_passed_over() {
     assert!(output.status.success(), "{}", support::planb::text(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("DAMAGED"));
     assert_eq!(target.sql("SELECT COUNT(*) FROM bank.t").trim(), "1");
+}
+
+#[test]
+fn the_documented_grants_are_enough() {
+    let source = Server::start(Flavor::MySql, &[]);
+    source.sql(
+        "CREATE DATABASE bank; USE bank; CREATE TABLE p (id INT PRIMARY KEY); CREATE TABLE t (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES p (id));
+         INSERT INTO p VALUES (1); INSERT INTO t VALUES (1, 1); CREATE VIEW v AS SELECT id FROM t; CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1;
+         CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET @x = 1; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SET @x = 1;",
+    );
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    planb.backup(&[]);
+    let target = Server::start(Flavor::MySql, &["--log-bin-trust-function-creators=ON"]);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/grants-standby.sql");
+    let grants = std::fs::read_to_string(path).expect("the file").replace("10.0.%", "%");
+    target.sql(&grants);
+    target.sql(&format!(
+        "ALTER USER planb_restore@'%' IDENTIFIED BY '{PASSWORD}' REQUIRE NONE"
+    ));
+    let to = format!("mysql://planb_restore@127.0.0.1:{}", target.port);
+    let json = planb.json(&[&["--json"], arguments(&to).as_slice(), &["--verify"]].concat());
+    assert_eq!(json["verified"]["objects"], 4, "{json}");
 }

@@ -19,6 +19,7 @@ mod present;
 mod prune;
 mod restore;
 mod status;
+mod target;
 
 use failure::Failure;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,23 +11,21 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use super::failure::Failure;
-use super::{Common, open, present};
+use super::{Common, open, present, target};
 use crate::backup::archive::Archive;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::shelf;
-use crate::config::Tls;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
+use crate::restore::compare::{Comparison, compare};
 use crate::restore::events;
 use crate::restore::ledger::Phase;
 use crate::restore::load::Progress;
 use crate::restore::plan::Plan;
 use crate::restore::run::{Observer, Restore, Restored};
 use crate::secret::resolver::Resolver;
-use crate::secret::{Secret, SecretRef};
 use crate::store::blob::{LocalFile, StoredBlob};
 
 /// Sessions that load at once: more than a small server has cores gain nothing.
@@ -43,21 +41,14 @@ pub struct RestoreArgs {
     /// Backup id as `planb backups` lists it, or a backup file on this machine; default: the newest good one
     #[arg(value_name = "ID|FILE")]
     backup: Option<String>,
-    /// Server to restore to
-    #[arg(long, value_name = "mysql://USER@HOST:PORT")]
-    to: String,
-    /// Where its password is: env:NAME, file:PATH, credential:NAME, aws-secret:ID#key, azure-keyvault:VAULT/NAME
-    #[arg(long, value_name = "REF")]
-    password: String,
-    /// required: encrypted and verified; off: only to this machine
-    #[arg(long, value_name = "required|off", default_value = "required", value_parser = ["required", "off"])]
-    tls: String,
-    /// Authority that signed the server's certificate, PEM
-    #[arg(long, value_name = "FILE")]
-    tls_ca: Option<PathBuf>,
+    #[command(flatten)]
+    target: target::TargetArgs,
     /// Say what would be done and changed, and stop
     #[arg(long)]
     plan: bool,
+    /// Afterwards, have the server count and checksum every table, and compare with the backup
+    #[arg(long)]
+    verify: bool,
     /// Throw away what an unfinished restore left on the server, and begin anew
     #[arg(long)]
     start_over: bool,
@@ -83,7 +74,7 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     let resolver = config
         .as_ref()
         .map_or_else(|| Resolver::new(None), Resolver::for_config);
-    let address = address(args, &resolver).await?;
+    let address = args.target.address(&resolver).await?;
     if args.enable_events {
         let woken = events::wake(&address)
             .await
@@ -199,71 +190,6 @@ fn definers(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
         .collect()
 }
 
-async fn address(args: &RestoreArgs, resolver: &Resolver) -> Result<Address, Failure> {
-    let wrong = |why: &str| Failure::Usage(format!("--to {}: {why}; write it as mysql://user@host:3306", args.to));
-    let url = Url::parse(&args.to).map_err(|error| wrong(&error.to_string()))?;
-    if url.scheme() != "mysql" {
-        return Err(wrong("that is not a mysql:// address"));
-    }
-    if url.password().is_some() {
-        return Err(Failure::Usage(
-            "--to must not hold a password: everybody on this machine can read it; name where it is with --password"
-                .to_owned(),
-        ));
-    }
-    if !url.path().trim_matches('/').is_empty() {
-        return Err(wrong("it names a database, and a backup brings its own"));
-    }
-    let host = url.host_str().ok_or_else(|| wrong("it has no host"))?;
-    let host = host.trim_matches(['[', ']']).to_owned();
-    let user = percent_decoded(url.username()).ok_or_else(|| wrong("its user is not text"))?;
-    if user.is_empty() {
-        return Err(wrong("it has no user"));
-    }
-    let tls = if args.tls == "off" { Tls::Off } else { Tls::Required };
-    if tls == Tls::Off && !(host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())) {
-        return Err(Failure::Usage(
-            "--tls off: only to this machine (127.0.0.1, localhost)".to_owned(),
-        ));
-    }
-    let reference = SecretRef::parse(&args.password).map_err(|error| Failure::Usage(format!("--password: {error}")))?;
-    let password: Secret = resolver.resolve(&reference).await?;
-    let tls_ca = match &args.tls_ca {
-        Some(path) => Some(
-            tokio::fs::read(path)
-                .await
-                .map_err(|error| Failure::Usage(format!("--tls-ca {}: {error}", path.display())))?,
-        ),
-        None => None,
-    };
-    Ok(Address {
-        host,
-        port: url.port().unwrap_or(3306),
-        user,
-        password,
-        token_login: false,
-        tls,
-        tls_ca,
-    })
-}
-
-/// `a%40b` is `a@b`.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        if first == b'%' {
-            let hex = std::str::from_utf8(tail.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 struct Job<'a> {
     common: &'a Common,
     args: &'a RestoreArgs,
@@ -315,12 +241,33 @@ impl Job<'_> {
         };
         bar.bar.finish_and_clear();
         let restored = result?;
+        let compared = if self.args.verify {
+            let sessions = usize::from(self.args.sessions);
+            Some(compare(&restore.address, &restore.archive, sessions, &self.cancel).await?)
+        } else {
+            None
+        };
         if json {
-            println!("{}", restored_json(&backup, &restore, &restored));
+            println!("{}", restored_json(&backup, &restore, &restored, compared.as_ref()));
         } else {
             print_restored(&backup, &restore, &restored);
+            if let Some(compared) = compared.as_ref().filter(|compared| compared.differences.is_empty()) {
+                println!(
+                    "verified in {:.1} s: {} tables, {} rows and {} views, routines, triggers and events are those of the backup",
+                    compared.duration.as_secs_f64(),
+                    compared.tables,
+                    compared.rows,
+                    compared.objects
+                );
+            }
         }
-        Ok(())
+        match compared {
+            Some(compared) if !compared.differences.is_empty() => Err(RestoreError::Rows {
+                place: backup,
+                detail: compared.differences.join("; "),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -364,7 +311,7 @@ fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
     }
 }
 
-fn restored_json(backup: &str, restore: &Restore, restored: &Restored) -> Value {
+fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared: Option<&Comparison>) -> Value {
     let phases: serde_json::Map<String, Value> = restored
         .phases
         .iter()
@@ -386,6 +333,13 @@ fn restored_json(backup: &str, restore: &Restore, restored: &Restored) -> Value 
         "sleeping_events": restored.sleeping_events,
         "resumed": restored.resumed,
         "retries": restored.retries,
+        "verified": compared.map(|compared| json!({
+            "tables": compared.tables,
+            "rows": compared.rows,
+            "objects": compared.objects,
+            "duration_seconds": compared.duration.as_secs_f64(),
+            "differences": compared.differences,
+        })),
         "peak_memory_bytes": super::backup::peak_memory_bytes(),
     })
 }

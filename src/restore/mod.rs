@@ -4,6 +4,7 @@
 //! (several sessions, a member at a time), secondary and foreign keys, and last routines, views, triggers and events.
 //! The target keeps the account of it ([`ledger`]).
 
+pub mod compare;
 pub mod error;
 pub mod events;
 pub mod ledger;

@@ -171,7 +171,7 @@ fn against(backup: Backup<'_>, target: &Target, wish: &Wish) -> Vec<String> {
 }
 
 /// What any restore does. Azure Database for MySQL gives its administrator all of these.
-const NEEDED: [&str; 13] = [
+const NEEDED: [&str; 16] = [
     "SELECT",
     "INSERT",
     "UPDATE",
@@ -180,7 +180,10 @@ const NEEDED: [&str; 13] = [
     "DROP",
     "ALTER",
     "INDEX",
+    "REFERENCES",
     "CREATE VIEW",
+    "SHOW VIEW",
+    "EXECUTE",
     "CREATE ROUTINE",
     "ALTER ROUTINE",
     "TRIGGER",

@@ -133,31 +133,48 @@ fn kind_and_name(head: &[u8]) -> Option<(Kind, Vec<u8>)> {
         };
         rest = rest[end..].trim_ascii_start();
         match kind {
-            Some(kind) => return Some((kind, quoted_name(rest)?)),
+            Some(kind) => return Some((kind, written_name(rest)?)),
             None if end == 0 => return None,
             None => last = word,
         }
     }
 }
 
-/// A quoted name, perhaps with its schema before it, as written.
-fn quoted_name(text: &[u8]) -> Option<Vec<u8>> {
+/// A name, perhaps with its schema before it, as written.
+fn written_name(text: &[u8]) -> Option<Vec<u8>> {
     let mut at = 0;
     loop {
-        let quote = *text.get(at).filter(|b| matches!(b, b'`' | b'"'))?;
-        at += 1;
-        loop {
-            match (text.get(at)?, text.get(at + 1)) {
-                (b, Some(next)) if *b == quote && *next == quote => at += 2,
-                (b, _) if *b == quote => break,
-                _ => at += 1,
-            }
-        }
-        at += 1;
+        let (_, rest) = one_name(&text[at..])?;
+        at = text.len() - rest.len();
         if text.get(at) != Some(&b'.') {
             return Some(text[..at].to_vec());
         }
         at += 1;
+    }
+}
+
+/// The name that `text` begins with, without its quotes, and what follows. (MariaDB prints a trigger's name as its maker
+/// wrote it, which may be without quotes.)
+fn one_name(text: &[u8]) -> Option<(String, &[u8])> {
+    let Some(&quote) = text.first().filter(|b| matches!(b, b'`' | b'"')) else {
+        let is_letter = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$') || !b.is_ascii();
+        let end = text.iter().position(|b| !is_letter(b)).unwrap_or(text.len());
+        return (end > 0).then(|| (String::from_utf8_lossy(&text[..end]).into_owned(), &text[end..]));
+    };
+    let mut name = Vec::new();
+    let mut at = 1;
+    loop {
+        match (*text.get(at)?, text.get(at + 1)) {
+            (b, Some(&next)) if b == quote && next == quote => {
+                name.push(b);
+                at += 2;
+            }
+            (b, _) if b == quote => return Some((String::from_utf8_lossy(&name).into_owned(), &text[at + 1..])),
+            (b, _) => {
+                name.push(b);
+                at += 1;
+            }
+        }
     }
 }
 
@@ -168,13 +185,18 @@ impl Program {
         format!("{} {name}", self.kind.words().to_lowercase())
     }
 
-    /// The name without quotes; only for one that stands alone, without a schema.
-    pub fn plain_name(&self) -> String {
-        let text = String::from_utf8_lossy(&self.name);
-        let mut letters = text.chars();
-        let quote = letters.next().unwrap_or('`');
-        let inner = letters.as_str().strip_suffix(quote).unwrap_or_default();
-        inner.replace(&format!("{quote}{quote}"), &quote.to_string())
+    /// Schema and name without quotes; `schema` is the one in use, for names that stand alone.
+    pub fn place(&self, schema: &str) -> (String, String) {
+        let mut parts = Vec::new();
+        let mut rest = &self.name[..];
+        while let Some((name, after)) = one_name(rest) {
+            parts.push(name);
+            rest = after.strip_prefix(b".").unwrap_or(after);
+        }
+        match <[String; 2]>::try_from(parts) {
+            Ok([schema, name]) => (schema, name),
+            Err(parts) => (schema.to_owned(), parts.into_iter().next().unwrap_or_default()),
+        }
     }
 
     pub fn drop_statement(&self) -> Vec<u8> {
@@ -334,6 +356,16 @@ mod tests {
             text.contains("NOT PRESERVE DISABLE COMMENT 'x' DO SELECT ' PRESERVE ENABLE'"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_name_may_stand_without_quotes() {
+        let found = programs(
+            "DELIMITER ;;\nCREATE\n/*!50013 DEFINER=`a`@`%` */\nTRIGGER 가_second BEFORE INSERT ON t FOR EACH ROW SET @a = 1;;\nCREATE\n/*!50013 DEFINER=`a`@`%` */\nTRIGGER s.`x``y` BEFORE INSERT ON t FOR EACH ROW SET @a = 1;;\n",
+        );
+        assert_eq!(found[0].place("here"), ("here".to_owned(), "가_second".to_owned()));
+        assert_eq!(found[0].drop_statement(), "DROP TRIGGER IF EXISTS 가_second".as_bytes());
+        assert_eq!(found[1].place("here"), ("s".to_owned(), "x`y".to_owned()));
     }
 
     #[test]

@@ -120,6 +120,21 @@ impl Restore {
         }
     }
 
+    /// Takes everything that this restore made off the target again, as after a trial.
+    ///
+    /// # Errors
+    /// The database's; the call can be repeated.
+    pub async fn discard(&self) -> Result<(), RestoreError> {
+        let mut session = self.address.connect().await?;
+        for record in ledger::records(&mut session).await? {
+            if record.digest == self.archive.digest {
+                ledger::forget(&mut session, &record).await?;
+            }
+        }
+        session.close().await;
+        Ok(())
+    }
+
     /// From taking hold of the target to letting go of it.
     async fn locked(
         &self,
@@ -442,7 +457,8 @@ impl Restore {
                         session.execute(program.drop_statement()).await?;
                         if program.is_enabled_event() {
                             sleeping += 1;
-                            ledger::put_to_sleep(&mut bookkeeping, &schema, &program.plain_name()).await?;
+                            let (schema, event) = program.place(&schema);
+                            ledger::put_to_sleep(&mut bookkeeping, &schema, &event).await?;
                         }
                         let owner = prepared.plan.owner(program.definer.as_deref());
                         session.execute(program.create_statement(owner)).await?;

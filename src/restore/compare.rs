@@ -1,0 +1,192 @@
+//! Whether what is on a server is what a backup says it holds: every table's rows and checksum, computed by the server,
+//! and every view, routine, trigger and event by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::RestoreError;
+use super::programs::{self, Item};
+use super::schema::Schema;
+use crate::backup::archive::Archive;
+use crate::dump::catalog;
+use crate::dump::columns::{TableSum, checksum_sql};
+use crate::dump::keyset::{Reading, Span};
+use crate::dump::survey::dialect_of;
+use crate::format::index::MemberKind;
+use crate::mysql::{Address, Session};
+
+/// What was compared, and how far it agreed.
+#[derive(Debug, Clone, Default)]
+pub struct Comparison {
+    pub tables: usize,
+    pub rows: u64,
+    /// Views, routines, triggers and events.
+    pub objects: usize,
+    pub duration: Duration,
+    /// Everything that differs, in words; empty where all is equal.
+    pub differences: Vec<String>,
+    pub server: String,
+}
+
+/// The column that a server adds by itself to tables without a primary key.
+const GENERATED_KEY: &str = "my_row_id";
+
+/// Compares a server with a backup, `sessions` tables at once.
+///
+/// # Errors
+/// The database's, or the backup's where its definitions cannot be read. A difference is no error.
+pub async fn compare(
+    address: &Address,
+    archive: &Archive,
+    sessions: usize,
+    cancel: &CancellationToken,
+) -> Result<Comparison, RestoreError> {
+    let begun = Instant::now();
+    let mut session = address.connect().await?;
+    let dialect = dialect_of(&mut session).await?;
+    for setting in dialect.reader_settings {
+        session.execute(setting).await?;
+    }
+    let lower_case = session.scalar("SELECT @@lower_case_table_names").await? == "1";
+    let stored = |name: &str| {
+        if lower_case {
+            name.to_lowercase()
+        } else {
+            name.to_owned()
+        }
+    };
+    let definitions = Schema::parse(&archive.member(0).await?)?;
+    let own_key: BTreeSet<(String, String)> = definitions
+        .tables
+        .iter()
+        .filter(|table| memchr::memmem::find(&table.create, format!("`{GENERATED_KEY}`").as_bytes()).is_some())
+        .map(|table| (stored(&table.schema), stored(&table.name)))
+        .collect();
+
+    let mut result = Comparison {
+        server: dialect.version.to_string(),
+        ..Comparison::default()
+    };
+    let mut there = BTreeMap::new();
+    let mut objects = BTreeSet::new();
+    for schema in &archive.index.summary.schemas {
+        let found = catalog::schema(&mut session, &dialect, &stored(schema)).await?;
+        for definition in [&found.views, &found.routines, &found.triggers, &found.events]
+            .into_iter()
+            .flatten()
+        {
+            objects.insert((stored(schema), definition.kind.to_lowercase(), stored(&definition.name)));
+        }
+        for mut table in found.tables {
+            let place = (table.schema.clone(), table.name.clone());
+            if !own_key.contains(&place) {
+                table.columns.retain(|column| column.name != GENERATED_KEY);
+            }
+            there.insert(place, table);
+        }
+    }
+    session.close().await;
+
+    let wanted = wanted_objects(archive, &stored).await?;
+    result.objects = wanted.len();
+    for (schema, kind, name) in wanted.difference(&objects) {
+        result.differences.push(format!("{kind} {schema}.{name} is missing"));
+    }
+    for (schema, kind, name) in objects.difference(&wanted) {
+        result
+            .differences
+            .push(format!("{kind} {schema}.{name} is not in the backup"));
+    }
+
+    let mut jobs = Vec::new();
+    for record in &archive.index.summary.tables {
+        match there.remove(&(stored(&record.schema), stored(&record.table))) {
+            Some(table) => jobs.push((record.clone(), table)),
+            None => result
+                .differences
+                .push(format!("table {}.{} is missing", record.schema, record.table)),
+        }
+    }
+    let settings = dialect.reader_settings;
+    let jobs = Arc::new(std::sync::Mutex::new(jobs));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..sessions.max(1) {
+        let (address, jobs, cancel) = (address.clone(), Arc::clone(&jobs), cancel.clone());
+        tasks.spawn(async move {
+            let mut session = address.connect().await?;
+            for setting in settings {
+                session.execute(setting).await?;
+            }
+            let (mut tables, mut rows, mut differences) = (0, 0, Vec::new());
+            loop {
+                let next = jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+                let Some((record, table)) = next else { break };
+                if cancel.is_cancelled() {
+                    return Err(RestoreError::Cancelled);
+                }
+                let sum = sum(&mut session, &table).await?;
+                tables += 1;
+                rows += sum.rows;
+                if sum.rows != record.rows || sum.text() != record.checksum {
+                    differences.push(format!(
+                        "table {}.{}: {} rows with checksum {}, the backup has {} with {}",
+                        record.schema,
+                        record.table,
+                        sum.rows,
+                        sum.text(),
+                        record.rows,
+                        record.checksum
+                    ));
+                }
+            }
+            session.close().await;
+            Ok((tables, rows, differences))
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        let (tables, rows, differences) =
+            ended.unwrap_or_else(|error| Err(RestoreError::Panicked(error.to_string())))?;
+        result.tables += tables;
+        result.rows += rows;
+        result.differences.extend(differences);
+    }
+    result.duration = begun.elapsed();
+    Ok(result)
+}
+
+/// Names of what the backup's later members create.
+async fn wanted_objects(
+    archive: &Archive,
+    stored: &impl Fn(&str) -> String,
+) -> Result<BTreeSet<(String, String, String)>, RestoreError> {
+    let mut wanted = BTreeSet::new();
+    for (number, member) in archive.index.members.iter().enumerate() {
+        if matches!(member.kind, MemberKind::Schema | MemberKind::Data) {
+            continue;
+        }
+        for item in programs::items(&archive.member(number).await?)? {
+            if let Item::Create(program) = item {
+                let (schema, name) = program.place(&member.schema);
+                wanted.insert((stored(&schema), program.kind.words().to_lowercase(), stored(&name)));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+async fn sum(session: &mut Session, table: &catalog::Table) -> Result<TableSum, RestoreError> {
+    let sql = checksum_sql(&table.columns, &Reading::of(table).source(&Span::default()));
+    let rows = session.text(&sql).await?;
+    let figure = |at: usize| rows.first().and_then(|row| row.get(at)?.parse::<u64>().ok());
+    match (figure(0), figure(1), figure(2).and_then(|xor| u32::try_from(xor).ok())) {
+        (Some(rows), Some(sum), Some(xor)) => Ok(TableSum { rows, sum, xor }),
+        _ => Err(RestoreError::Rows {
+            place: format!("table {}.{}", table.schema, table.name),
+            detail: format!("the server's checksum makes no sense: {rows:?}"),
+        }),
+    }
+}
