@@ -407,3 +407,42 @@ fn the_documented_grants_are_enough() {
     let json = planb.json(&[&["--json"], arguments(&to).as_slice(), &["--verify"]].concat());
     assert_eq!(json["verified"]["objects"], 4, "{json}");
 }
+
+/// What somebody put in the place of a half-made restore is never dropped, nor mixed with it.
+#[test]
+fn what_others_put_in_its_place_is_safe() {
+    let source = bank(Flavor::MySql);
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    planb.backup(&[]);
+    let target = Server::start(Flavor::MySql, &[]);
+    let to = restorer(&target);
+    let mut child = planb.spawn(&arguments(&to));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !target
+        .try_sql("SELECT COUNT(*) FROM planb.restored_members")
+        .is_ok_and(|count| count.trim() != "0")
+    {
+        assert!(Instant::now() < deadline, "no member was loaded");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    // Somebody lost patience, and restored by hand.
+    while target
+        .try_sql("SET lock_wait_timeout = 1; DROP DATABASE IF EXISTS bank")
+        .is_err()
+    {
+        assert!(Instant::now() < deadline, "the killed restore's sessions stay");
+    }
+    target.sql(
+        "CREATE DATABASE bank; CREATE TABLE bank.precious (id INT PRIMARY KEY); INSERT INTO bank.precious VALUES (1)",
+    );
+    assert!(planb.fails(3, &arguments(&to)).contains("is not what it made any more"));
+    let mut anew = arguments(&to);
+    anew.push("--start-over");
+    assert!(planb.fails(3, &anew).contains("already holds bank"));
+    assert_eq!(target.sql("SELECT COUNT(*) FROM bank.precious").trim(), "1");
+    target.sql("DROP DATABASE bank");
+    planb.ok(&anew);
+    assert_same(&census(&source, &["bank"]), &census(&target, &["bank"]));
+}

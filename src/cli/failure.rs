@@ -132,7 +132,9 @@ impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         let text = told(&error);
         match error {
-            RestoreError::Refused(_) | RestoreError::Busy | RestoreError::Unfinished(_) => Self::Refused(text),
+            RestoreError::Refused(_) | RestoreError::Busy | RestoreError::Unfinished(_) | RestoreError::Replaced(_) => {
+                Self::Refused(text)
+            }
             _ if error.is_damage() => Self::Damaged(text),
             RestoreError::Begun(_) => Self::StoppedPartWay(format!("{text}; the same command goes on from here")),
             RestoreError::Backup(_)

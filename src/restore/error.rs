@@ -23,6 +23,11 @@ pub enum RestoreError {
          with --start-over"
     )]
     Unfinished(String),
+    #[error(
+        "an unfinished restore of this backup stands on the target, but {0} is not what it made any more: somebody dropped or \
+         replaced it; look at it, then begin anew with --start-over, which drops only what restores made"
+    )]
+    Replaced(String),
     /// The backup itself, or the way to it.
     #[error(transparent)]
     Backup(#[from] ReadError),
@@ -64,6 +69,7 @@ impl RestoreError {
             Self::Refused(_)
             | Self::Busy
             | Self::Unfinished(_)
+            | Self::Replaced(_)
             | Self::Target(_)
             | Self::Survey(_)
             | Self::Rows { .. }
@@ -81,6 +87,7 @@ impl RestoreError {
             Self::Refused(_)
             | Self::Busy
             | Self::Unfinished(_)
+            | Self::Replaced(_)
             | Self::Schema(_)
             | Self::Script(_)
             | Self::Survey(_)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::dump::literal::{identifier, string};
+use crate::dump::literal::{identifier, qualified, string};
 use crate::mysql::{DbError, Session};
 
 /// How far a restore is.
@@ -218,20 +218,82 @@ async fn is_there(session: &mut Session, table: &str) -> Result<bool, DbError> {
     Ok(session.scalar(&sql).await? == "1")
 }
 
-/// Takes back what an unfinished restore made: its schemas, then its lines.
+/// Stands in every schema that a restore made, until it is done: whoever drops the schema and puts other data there drops
+/// this with it, and what is there then is never taken for ours.
+const MARK: &str = "planb_restoring";
+
+pub async fn mark(session: &mut Session, schema: &str, digest: &str) -> Result<(), DbError> {
+    let table = qualified(schema, MARK);
+    session
+        .execute(format!(
+            "CREATE TABLE IF NOT EXISTS {table} (digest CHAR(64) CHARACTER SET ascii NOT NULL, PRIMARY KEY (digest)) ENGINE=InnoDB"
+        ))
+        .await?;
+    session
+        .execute(format!("REPLACE INTO {table} (digest) VALUES ({})", string(digest)))
+        .await
+}
+
+pub async fn unmark(session: &mut Session, schema: &str) -> Result<(), DbError> {
+    session
+        .execute(format!("DROP TABLE IF EXISTS {}", qualified(schema, MARK)))
+        .await
+}
+
+/// Those of the record's schemas that still are what the restore made.
+pub async fn marked(session: &mut Session, record: &Record) -> Result<BTreeSet<String>, DbError> {
+    let mut marked = BTreeSet::new();
+    for schema in &record.schemas {
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = '{MARK}'",
+            string(schema)
+        );
+        if session.scalar(&sql).await? != "1" {
+            continue;
+        }
+        let sql = format!(
+            "SELECT COUNT(*) FROM {} WHERE digest = {}",
+            qualified(schema, MARK),
+            string(&record.digest)
+        );
+        if session.scalar(&sql).await? == "1" {
+            marked.insert(schema.clone());
+        }
+    }
+    Ok(marked)
+}
+
+/// Takes back what a restore made: its schemas, as far as they still are its own, then its lines.
 pub async fn forget(session: &mut Session, record: &Record) -> Result<(), DbError> {
     session.execute("SET SESSION foreign_key_checks = 0").await?;
-    for schema in &record.schemas {
-        session
-            .execute(format!("DROP DATABASE IF EXISTS {}", identifier(schema)))
-            .await?;
-        session
-            .execute(format!(
-                "DELETE FROM planb.sleeping_events WHERE of_schema = {}",
-                string(schema)
-            ))
-            .await?;
+    for schema in marked(session, record).await? {
+        drop_schema(session, &schema).await?;
     }
+    forget_lines(session, record).await
+}
+
+/// The same for a restore that is done, whose marks are gone: after a trial, by whoever made it.
+pub async fn discard(session: &mut Session, record: &Record) -> Result<(), DbError> {
+    session.execute("SET SESSION foreign_key_checks = 0").await?;
+    for schema in &record.schemas {
+        drop_schema(session, schema).await?;
+    }
+    forget_lines(session, record).await
+}
+
+async fn drop_schema(session: &mut Session, schema: &str) -> Result<(), DbError> {
+    session
+        .execute(format!("DROP DATABASE IF EXISTS {}", identifier(schema)))
+        .await?;
+    session
+        .execute(format!(
+            "DELETE FROM planb.sleeping_events WHERE of_schema = {}",
+            string(schema)
+        ))
+        .await
+}
+
+async fn forget_lines(session: &mut Session, record: &Record) -> Result<(), DbError> {
     for table in ["restored_members", "restores"] {
         let sql = format!("DELETE FROM planb.{table} WHERE digest = {}", string(&record.digest));
         session.execute(sql).await?;

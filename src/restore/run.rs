@@ -77,7 +77,7 @@ impl Restore {
     /// As [`run`](Self::run), as far as it can be known beforehand.
     pub async fn plan(&self) -> Result<Arc<Plan>, RestoreError> {
         let mut session = self.address.connect().await?;
-        let prepared = self.prepare(&mut session).await;
+        let prepared = self.prepare(&mut session, false).await;
         session.close().await;
         Ok(prepared?.plan)
     }
@@ -128,7 +128,7 @@ impl Restore {
         let mut session = self.address.connect().await?;
         for record in ledger::records(&mut session).await? {
             if record.digest == self.archive.digest {
-                ledger::forget(&mut session, &record).await?;
+                ledger::discard(&mut session, &record).await?;
             }
         }
         session.close().await;
@@ -184,7 +184,7 @@ impl Restore {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let prepared = self.prepare(control).await?;
+        let prepared = self.prepare(control, progress.is_begun.load(Relaxed)).await?;
         observer.planned(&prepared.plan, prepared.unfinished.is_some());
         progress.is_begun.store(true, Relaxed);
         self.carry_out(control, &prepared, progress, observer, cancel, begun)
@@ -234,7 +234,12 @@ impl Restore {
                 Phase::Schema => self.schema(control, prepared).await?,
                 Phase::Data => self.data(control, &loading).await?,
                 Phase::Keys => self.keys(control, &loading).await?,
-                Phase::Programs => sleeping_events = self.programs(prepared).await?,
+                Phase::Programs => {
+                    sleeping_events = self.programs(prepared).await?;
+                    for database in &prepared.plan.databases {
+                        ledger::unmark(control, &prepared.target.stored(&database.name)).await?;
+                    }
+                }
                 Phase::Done => {}
             }
             if cancel.is_cancelled() {
@@ -270,7 +275,8 @@ impl Restore {
     }
 
     /// Reads everything but the rows, looks at the target, and plans.
-    async fn prepare(&self, session: &mut Session) -> Result<Prepared, RestoreError> {
+    /// `is_begun`: an earlier attempt of this very call has written already.
+    async fn prepare(&self, session: &mut Session, is_begun: bool) -> Result<Prepared, RestoreError> {
         let index = &self.archive.index;
         let mut schema = Schema::default();
         let mut items = Vec::new();
@@ -292,9 +298,16 @@ impl Restore {
             if record.phase == Phase::Done {
                 continue;
             }
-            if self.start_over || self.instead_of.contains(&record.digest) {
+            let is_ours = record.digest == self.archive.digest;
+            if (self.start_over && !(is_ours && is_begun)) || self.instead_of.contains(&record.digest) {
                 ledger::forget(session, &record).await?;
-            } else if record.digest == self.archive.digest {
+            } else if is_ours {
+                let marked = ledger::marked(session, &record).await?;
+                // The last of its phases takes the marks away.
+                if record.phase != Phase::Schema && record.phase != Phase::Programs && marked != record.schemas {
+                    let strange: Vec<&str> = record.schemas.difference(&marked).map(String::as_str).collect();
+                    return Err(RestoreError::Replaced(strange.join(", ")));
+                }
                 unfinished = Some(record);
             } else {
                 return Err(RestoreError::Unfinished(record.backup));
@@ -351,6 +364,7 @@ impl Restore {
                 alter.extend_from_slice(&database.create[at..]);
                 session.execute(alter).await?;
             }
+            ledger::mark(control, &target.stored(&database.name), &self.archive.digest).await?;
         }
         for (schema, statement) in &plan.sequences {
             session.execute(format!("USE {}", identifier(schema))).await?;
