@@ -80,6 +80,7 @@ async fn entry(
         digest: String::new(),
         standing: if preserved { Standing::Preserved } else { Standing::Good },
         proven_at: None,
+        structure_checked_at: None,
         blob: blob.name.clone(),
     };
     let facts = match Facts::from_metadata(&blob.metadata) {

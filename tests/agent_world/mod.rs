@@ -173,6 +173,7 @@ pub fn entry(consistent_at: Timestamp, committed_at: Timestamp) -> Entry {
         digest: String::new(),
         standing: Standing::Good,
         proven_at: None,
+        structure_checked_at: None,
     }
 }
 
