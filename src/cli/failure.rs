@@ -20,6 +20,10 @@ pub enum Failure {
     Usage(String),
     /// 3
     Refused(String),
+    /// 5
+    Damaged(String),
+    /// The result, on stdout already, says it to scripts; this is for whoever reads along.
+    Told { message: String, exit: u8 },
 }
 
 impl Failure {
@@ -32,17 +36,23 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Refused(_) => 3,
+            Self::Damaged(_) => 5,
+            Self::Told { exit, .. } => *exit,
         }
     }
 
     fn message(&self) -> &str {
         match self {
-            Self::Failed(message) | Self::Usage(message) | Self::Refused(message) => message,
+            Self::Failed(message)
+            | Self::Usage(message)
+            | Self::Refused(message)
+            | Self::Damaged(message)
+            | Self::Told { message, .. } => message,
         }
     }
 
     pub fn report(&self, json: bool) {
-        if json {
+        if json && !matches!(self, Self::Told { .. }) {
             println!(
                 "{}",
                 json!({"v": 1, "error": {"message": self.message(), "exit": self.exit_code()}})
