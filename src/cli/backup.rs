@@ -84,7 +84,7 @@ fn wanted(args: &BackupArgs) -> Result<Wanted, Failure> {
 }
 
 /// Ctrl-C or SIGTERM.
-async fn interrupted() {
+pub(super) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
@@ -123,7 +123,7 @@ pub fn summary_json(summary: &RunSummary) -> Value {
 }
 
 /// The most memory this process ever held, by the kernel's account; none where it keeps no such account.
-fn peak_memory_bytes() -> Option<u64> {
+pub(super) fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;

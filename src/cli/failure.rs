@@ -7,6 +7,7 @@ use crate::backup::lease::LeaseError;
 use crate::backup::run::RunError;
 use crate::config::parse::ConfigError;
 use crate::dump::AttemptError;
+use crate::restore::RestoreError;
 use crate::secret::SecretError;
 use crate::source::login::LoginError;
 use crate::store::StoreError;
@@ -20,6 +21,8 @@ pub enum Failure {
     Usage(String),
     /// 3
     Refused(String),
+    /// 4
+    StoppedPartWay(String),
     /// 5
     Damaged(String),
     /// The result, on stdout already, says it to scripts; this is for whoever reads along.
@@ -36,6 +39,7 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Refused(_) => 3,
+            Self::StoppedPartWay(_) => 4,
             Self::Damaged(_) => 5,
             Self::Told { exit, .. } => *exit,
         }
@@ -46,6 +50,7 @@ impl Failure {
             Self::Failed(message)
             | Self::Usage(message)
             | Self::Refused(message)
+            | Self::StoppedPartWay(message)
             | Self::Damaged(message)
             | Self::Told { message, .. } => message,
         }
@@ -117,6 +122,25 @@ impl From<RunError> for Failure {
             | RunError::ReplicaBehind { .. }
             | RunError::TooManyAttempts { .. }
             | RunError::Cancelled => Self::Failed(told(&error)),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let text = told(&error);
+        match error {
+            RestoreError::Refused(_) | RestoreError::Busy | RestoreError::Unfinished(_) => Self::Refused(text),
+            _ if error.is_damage() => Self::Damaged(text),
+            RestoreError::Begun(_) => Self::StoppedPartWay(format!("{text}; the same command goes on from here")),
+            RestoreError::Backup(_)
+            | RestoreError::Schema(_)
+            | RestoreError::Script(_)
+            | RestoreError::Target(_)
+            | RestoreError::Survey(_)
+            | RestoreError::Rows { .. }
+            | RestoreError::Cancelled
+            | RestoreError::Panicked(_) => Self::Failed(text),
         }
     }
 }

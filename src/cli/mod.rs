@@ -17,6 +17,7 @@ mod failure;
 mod open;
 mod present;
 mod prune;
+mod restore;
 mod status;
 mod verify;
 
@@ -61,6 +62,8 @@ enum Command {
         Exit 5 and the exact place where anything is damaged, 1 where the store does not answer."
     )]
     Verify(verify::VerifyArgs),
+    /// Restore a backup into a database
+    Restore(restore::RestoreArgs),
     /// Remove what the retention policy no longer keeps
     Prune(prune::PruneArgs),
     /// Show what would be lost now, and what there is to restore
@@ -144,6 +147,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Backup(args) => backup::run(&common, &args).await,
             Command::Backups(args) => backups::run(&common, &args).await,
             Command::Verify(args) => verify::run(&common, &args).await,
+            Command::Restore(args) => restore::run(&common, &args).await,
             Command::Prune(args) => prune::run(&common, &args).await,
             Command::Status => status::run(&common).await,
             Command::Doctor => doctor::run(&common).await,

@@ -41,7 +41,7 @@ impl Version {
         })
     }
 
-    fn at_least(&self, major: u16, minor: u16, patch: u16) -> bool {
+    pub fn at_least(&self, major: u16, minor: u16, patch: u16) -> bool {
         (self.major, self.minor, self.patch) >= (major, minor, patch)
     }
 

@@ -119,6 +119,12 @@ impl Session {
         done.map_err(|error| DbError::at_statement(sql, error))
     }
 
+    /// Runs a statement that changes rows; how many it changed.
+    pub async fn change(&mut self, sql: impl AsRef<[u8]> + Send) -> Result<u64, DbError> {
+        self.execute(sql).await?;
+        Ok(self.connection.as_ref().map_or(0, Conn::affected_rows))
+    }
+
     /// Starts a query whose rows are read one by one.
     pub async fn query<'a>(&'a mut self, sql: &'a str) -> Result<Rows<'a>, DbError> {
         let Some(connection) = &mut self.connection else {

@@ -1,0 +1,463 @@
+//! `planb restore`: a backup into a database.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::failure::Failure;
+use super::{Common, open, present};
+use crate::backup::archive::Archive;
+use crate::backup::entry::{Entry, Standing};
+use crate::backup::shelf;
+use crate::config::Tls;
+use crate::mysql::Address;
+use crate::restore::RestoreError;
+use crate::restore::events;
+use crate::restore::ledger::Phase;
+use crate::restore::load::Progress;
+use crate::restore::plan::Plan;
+use crate::restore::run::{Observer, Restore, Restored};
+use crate::secret::resolver::Resolver;
+use crate::secret::{Secret, SecretRef};
+use crate::store::blob::{LocalFile, StoredBlob};
+
+/// Sessions that load at once: more than a small server has cores gain nothing.
+const SESSIONS: u16 = 4;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Everything that stands in the way is found before the first row is loaded, and told together (exit 3).\n\
+    Killed or cut off, the same command goes on where it was (exit 4 says so). Events arrive disabled.\n\n\
+    Example:\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
+)]
+pub struct RestoreArgs {
+    /// Backup id as `planb backups` lists it, or a backup file on this machine; default: the newest good one
+    #[arg(value_name = "ID|FILE")]
+    backup: Option<String>,
+    /// Server to restore to
+    #[arg(long, value_name = "mysql://USER@HOST:PORT")]
+    to: String,
+    /// Where its password is: env:NAME, file:PATH, credential:NAME, aws-secret:ID#key, azure-keyvault:VAULT/NAME
+    #[arg(long, value_name = "REF")]
+    password: String,
+    /// required: encrypted and verified; off: only to this machine
+    #[arg(long, value_name = "required|off", default_value = "required", value_parser = ["required", "off"])]
+    tls: String,
+    /// Authority that signed the server's certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Say what would be done and changed, and stop
+    #[arg(long)]
+    plan: bool,
+    /// Throw away what an unfinished restore left on the server, and begin anew
+    #[arg(long)]
+    start_over: bool,
+    /// Give what belongs to one account to another, e.g. app@%=app@10.1.%
+    #[arg(long, value_name = "OLD=NEW")]
+    definer: Vec<String>,
+    /// Sessions that load at once
+    #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
+    sessions: u16,
+    /// Restore nothing: enable the events that a finished restore left disabled
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer"])]
+    enable_events: bool,
+}
+
+pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
+    let file = args.backup.as_deref().map(Path::new).filter(|path| is_file(path));
+    // A file on this machine can be restored where there is no configuration.
+    let config = match file {
+        Some(_) => None,
+        None if args.enable_events => None,
+        None => Some(open::config(common)?),
+    };
+    let resolver = config
+        .as_ref()
+        .map_or_else(|| Resolver::new(None), Resolver::for_config);
+    let address = address(args, &resolver).await?;
+    if args.enable_events {
+        let woken = events::wake(&address)
+            .await
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        if common.json {
+            println!("{}", json!({"v": 1, "enabled_events": woken}));
+        } else {
+            println!("{woken} events enabled");
+        }
+        return Ok(());
+    }
+    let definers = definers(&args.definer)?;
+    let cancel = CancellationToken::new();
+    let job = Job {
+        common,
+        args,
+        address,
+        definers,
+        cancel: cancel.clone(),
+    };
+    if let Some(path) = file {
+        let blob = LocalFile::open(path).await?;
+        let archive = Archive::open(Arc::new(blob)).await.map_err(RestoreError::from);
+        return job.restore(archive?, path.display().to_string()).await;
+    }
+    let Some(config) = config else { return Ok(()) };
+    let stores = open::stores_for_a_person(&config).await?;
+    let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    let candidates = candidates(&entries, args.backup.as_deref(), &stores.backups.describe())?;
+    for (tried, entry) in candidates.iter().enumerate() {
+        let Some(properties) = stores.backups.properties(&entry.blob).await? else {
+            return Err(Failure::failed(format!(
+                "{} is gone meanwhile; run planb backups",
+                entry.id
+            )));
+        };
+        let blob = StoredBlob {
+            store: Arc::clone(&stores.backups),
+            properties,
+        };
+        let opened = Archive::open(Arc::new(blob)).await.map_err(RestoreError::from);
+        let done = match opened {
+            Ok(archive) => job.attempt(archive, entry.id.to_string()).await,
+            Err(error) => Err(error),
+        };
+        match (done, candidates.get(tried + 1)) {
+            (Ok(()), _) => return Ok(()),
+            (Err(error), Some(next)) if error.is_damage() => {
+                eprintln!(
+                    "planb: DAMAGED: {}: {error}\nplanb: going on with the one before, {}: what was written between {} and {} \
+                     will be lost",
+                    entry.id,
+                    next.id,
+                    present::time(next.consistent_at),
+                    present::time(entry.consistent_at),
+                );
+            }
+            (Err(error), _) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// What looks like a path, or is one.
+fn is_file(path: &Path) -> bool {
+    path.components().count() > 1 || path.extension().is_some() || path.is_file()
+}
+
+/// The backup that was asked for; or the newest good ones, newest first, so that a damaged one is passed over.
+fn candidates<'a>(entries: &'a [Entry], id: Option<&str>, store: &str) -> Result<Vec<&'a Entry>, Failure> {
+    let Some(id) = id else {
+        let good: Vec<&Entry> = entries
+            .iter()
+            .filter(|entry| entry.standing == Standing::Good)
+            .collect();
+        return if good.is_empty() {
+            Err(Failure::failed(format!(
+                "there is no good backup in {store}; planb backups shows what there is"
+            )))
+        } else {
+            Ok(good)
+        };
+    };
+    let Some(entry) = entries.iter().find(|entry| entry.id.as_str() == id) else {
+        return Err(Failure::Usage(format!(
+            "there is no backup {id} in {store}; planb backups lists them"
+        )));
+    };
+    match &entry.standing {
+        Standing::Good | Standing::Preserved | Standing::Orphan => Ok(vec![entry]),
+        Standing::Unusable(why) => Err(Failure::failed(format!("{id} cannot be restored: {why}"))),
+    }
+}
+
+fn definers(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    texts
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((old, new)) if old.contains('@') && new.contains('@') => Ok((old.to_owned(), new.to_owned())),
+            _ => Err(Failure::Usage(format!(
+                "--definer {text}: write it as user@host=user@host"
+            ))),
+        })
+        .collect()
+}
+
+async fn address(args: &RestoreArgs, resolver: &Resolver) -> Result<Address, Failure> {
+    let wrong = |why: &str| Failure::Usage(format!("--to {}: {why}; write it as mysql://user@host:3306", args.to));
+    let url = Url::parse(&args.to).map_err(|error| wrong(&error.to_string()))?;
+    if url.scheme() != "mysql" {
+        return Err(wrong("that is not a mysql:// address"));
+    }
+    if url.password().is_some() {
+        return Err(Failure::Usage(
+            "--to must not hold a password: everybody on this machine can read it; name where it is with --password"
+                .to_owned(),
+        ));
+    }
+    if !url.path().trim_matches('/').is_empty() {
+        return Err(wrong("it names a database, and a backup brings its own"));
+    }
+    let host = url.host_str().ok_or_else(|| wrong("it has no host"))?;
+    let host = host.trim_matches(['[', ']']).to_owned();
+    let user = percent_decoded(url.username()).ok_or_else(|| wrong("its user is not text"))?;
+    if user.is_empty() {
+        return Err(wrong("it has no user"));
+    }
+    let tls = if args.tls == "off" { Tls::Off } else { Tls::Required };
+    if tls == Tls::Off && !(host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())) {
+        return Err(Failure::Usage(
+            "--tls off: only to this machine (127.0.0.1, localhost)".to_owned(),
+        ));
+    }
+    let reference = SecretRef::parse(&args.password).map_err(|error| Failure::Usage(format!("--password: {error}")))?;
+    let password: Secret = resolver.resolve(&reference).await?;
+    let tls_ca = match &args.tls_ca {
+        Some(path) => Some(
+            tokio::fs::read(path)
+                .await
+                .map_err(|error| Failure::Usage(format!("--tls-ca {}: {error}", path.display())))?,
+        ),
+        None => None,
+    };
+    Ok(Address {
+        host,
+        port: url.port().unwrap_or(3306),
+        user,
+        password,
+        token_login: false,
+        tls,
+        tls_ca,
+    })
+}
+
+/// `a%40b` is `a@b`.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'%' {
+            let hex = std::str::from_utf8(tail.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(hex, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+struct Job<'a> {
+    common: &'a Common,
+    args: &'a RestoreArgs,
+    address: Address,
+    definers: BTreeMap<String, String>,
+    cancel: CancellationToken,
+}
+
+impl Job<'_> {
+    async fn restore(&self, archive: Archive, backup: String) -> Result<(), Failure> {
+        Ok(self.attempt(archive, backup).await?)
+    }
+
+    async fn attempt(&self, archive: Archive, backup: String) -> Result<(), RestoreError> {
+        let json = self.common.json;
+        let total = archive.size_bytes();
+        let restore = Restore {
+            archive,
+            backup: backup.clone(),
+            address: self.address.clone(),
+            definers: self.definers.clone(),
+            source_identity: None,
+            sessions: usize::from(self.args.sessions),
+            start_over: self.args.start_over,
+        };
+        if self.args.plan {
+            let plan = restore.plan().await?;
+            print_plan(&backup, &restore, &plan, json);
+            return Ok(());
+        }
+        let progress = Arc::new(Progress::default());
+        let bar = Bar::new(total, !json && std::io::stderr().is_terminal());
+        let result = {
+            let mut running = std::pin::pin!(restore.run(&progress, &bar, &self.cancel));
+            let mut tick = tokio::time::interval(Duration::from_millis(200));
+            let mut interrupted = std::pin::pin!(super::backup::interrupted());
+            loop {
+                tokio::select! {
+                    result = &mut running => break result,
+                    () = &mut interrupted, if !self.cancel.is_cancelled() => {
+                        eprintln!("planb: stopping; the same command goes on from here");
+                        self.cancel.cancel();
+                    }
+                    _ = tick.tick() => bar.draw(&progress),
+                }
+            }
+        };
+        bar.bar.finish_and_clear();
+        let restored = result?;
+        if json {
+            println!("{}", restored_json(&backup, &restore, &restored));
+        } else {
+            print_restored(&backup, &restore, &restored);
+        }
+        Ok(())
+    }
+}
+
+fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
+    let summary = &restore.archive.index.summary;
+    let deferred = plan
+        .tables
+        .iter()
+        .filter(|table| !table.deferred.keys.is_empty())
+        .count();
+    if json {
+        let value = json!({
+            "v": 1,
+            "backup": backup,
+            "consistent_at": present::rfc3339(summary.consistent_at),
+            "schemas": summary.schemas,
+            "tables": plan.tables.len(),
+            "rows": summary.rows,
+            "raw_bytes": summary.raw_bytes,
+            "keys_built_afterwards": deferred,
+            "repairs": plan.repairs,
+        });
+        println!("{value}");
+        return;
+    }
+    println!(
+        "{backup}, consistent at {}: {} tables, {} rows, {} of SQL, schemas {}",
+        present::time(summary.consistent_at),
+        plan.tables.len(),
+        summary.rows,
+        present::bytes(summary.raw_bytes),
+        summary.schemas.join(", "),
+    );
+    println!(
+        "would be restored to {}:{}, nothing stands against it.",
+        restore.address.host, restore.address.port
+    );
+    println!("secondary keys of {deferred} tables are built after their rows; events arrive disabled.");
+    for repair in &plan.repairs {
+        println!("changed on the way: {repair}");
+    }
+}
+
+fn restored_json(backup: &str, restore: &Restore, restored: &Restored) -> Value {
+    let phases: serde_json::Map<String, Value> = restored
+        .phases
+        .iter()
+        .map(|(phase, took)| (format!("{}_seconds", phase.name()), json!(took.as_secs_f64())))
+        .collect();
+    json!({
+        "v": 1,
+        "backup": backup,
+        "digest": restore.archive.digest,
+        "consistent_at": present::rfc3339(restore.archive.index.summary.consistent_at),
+        "server": restored.server,
+        "tables": restored.tables,
+        "rows": restored.rows,
+        "raw_bytes": restored.raw_bytes,
+        "stored_bytes": restored.stored_bytes,
+        "duration_seconds": restored.duration.as_secs_f64(),
+        "phases": phases,
+        "repairs": restored.repairs,
+        "sleeping_events": restored.sleeping_events,
+        "resumed": restored.resumed,
+        "retries": restored.retries,
+        "peak_memory_bytes": super::backup::peak_memory_bytes(),
+    })
+}
+
+fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
+    let parts: Vec<String> = restored
+        .phases
+        .iter()
+        .map(|(phase, took)| format!("{} {:.1} s", phase.name(), took.as_secs_f64()))
+        .collect();
+    println!(
+        "{backup} is on {}:{} ({}): {} rows in {} tables, {:.1} s ({}){}",
+        restore.address.host,
+        restore.address.port,
+        restored.server,
+        restored.rows,
+        restored.tables,
+        restored.duration.as_secs_f64(),
+        parts.join(", "),
+        if restored.resumed {
+            ", an interrupted restore gone on with"
+        } else {
+            ""
+        },
+    );
+    println!(
+        "data as of {}",
+        present::time(restore.archive.index.summary.consistent_at)
+    );
+    for repair in &restored.repairs {
+        println!("changed on the way: {repair}");
+    }
+    if restored.sleeping_events > 0 {
+        println!(
+            "{} events are disabled; when this server takes over: planb restore --enable-events --to … --password …",
+            restored.sleeping_events
+        );
+    }
+}
+
+/// A progress bar on a terminal, nothing elsewhere.
+struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    fn new(total: u64, visible: bool) -> Self {
+        let bar = if visible {
+            ProgressBar::new(total)
+        } else {
+            ProgressBar::hidden()
+        };
+        // Keys come after the rows, so the estimate is of the rows alone, and says so.
+        let template = "{msg} {wide_bar} {bytes}/{total_bytes}, rows done in about {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    fn draw(&self, progress: &Progress) {
+        self.bar.set_position(progress.stored_bytes.load(Relaxed));
+    }
+}
+
+impl Observer for Bar {
+    fn planned(&self, plan: &Plan, resumed: bool) {
+        if resumed {
+            self.bar.println("going on with an interrupted restore");
+        }
+        for repair in &plan.repairs {
+            self.bar.println(format!("changed on the way: {repair}"));
+        }
+    }
+
+    fn entered(&self, phase: Phase) {
+        tracing::debug!(phase = phase.name(), "restoring");
+        self.bar.set_message(match phase {
+            Phase::Schema => "making tables",
+            Phase::Data => "loading rows",
+            Phase::Keys => "building keys",
+            Phase::Programs => "routines, views, triggers, events",
+            Phase::Done => "",
+        });
+    }
+}

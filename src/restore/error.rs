@@ -1,0 +1,99 @@
+//! Why a restore ended, named for what the caller does next.
+
+use crate::backup::archive::ReadError;
+use crate::dump::AttemptError;
+use crate::mysql::DbError;
+
+use super::schema::SchemaError;
+use super::statements::ScriptError;
+
+/// Never holds a secret or data.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RestoreError {
+    /// Found before anything was written.
+    #[error("{}", list(.0))]
+    Refused(Vec<String>),
+    #[error(
+        "another restore is running on the target; wait for it, or end it where it runs (its session holds the lock \
+         planb_restore)"
+    )]
+    Busy,
+    #[error(
+        "an unfinished restore of {0} stands on the target; finish it (planb restore {0} …), or throw it away and begin anew \
+         with --start-over"
+    )]
+    Unfinished(String),
+    /// The backup itself, or the way to it.
+    #[error(transparent)]
+    Backup(#[from] ReadError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    #[error("the target: {0}")]
+    Target(#[from] DbError),
+    #[error("the target: {0}")]
+    Survey(AttemptError),
+    #[error("{place}: {detail}; what is on the target is not the backup, nothing of it may be used")]
+    Rows { place: String, detail: String },
+    #[error("stopped")]
+    Cancelled,
+    /// Something is on the target already, and the same call goes on with it.
+    #[error(transparent)]
+    Begun(Box<RestoreError>),
+    #[error("a part of the restore failed in a way nobody foresaw ({0}); run the same command again")]
+    Panicked(String),
+}
+
+impl From<AttemptError> for RestoreError {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::Source(error) => Self::Target(error),
+            other => Self::Survey(other),
+        }
+    }
+}
+
+impl RestoreError {
+    /// Whether the backup is at fault: another one may do.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Backup(error) => error.is_damage(),
+            Self::Schema(_) | Self::Script(_) => true,
+            Self::Begun(error) => error.is_damage(),
+            Self::Refused(_)
+            | Self::Busy
+            | Self::Unfinished(_)
+            | Self::Target(_)
+            | Self::Survey(_)
+            | Self::Rows { .. }
+            | Self::Cancelled
+            | Self::Panicked(_) => false,
+        }
+    }
+
+    /// Whether the same step may go well a moment later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Target(error) => !error.is_permanent(),
+            Self::Backup(error) => !error.is_permanent(),
+            Self::Begun(error) => error.is_passing(),
+            Self::Refused(_)
+            | Self::Busy
+            | Self::Unfinished(_)
+            | Self::Schema(_)
+            | Self::Script(_)
+            | Self::Survey(_)
+            | Self::Rows { .. }
+            | Self::Cancelled
+            | Self::Panicked(_) => false,
+        }
+    }
+}
+
+fn list(problems: &[String]) -> String {
+    match problems {
+        [only] => only.clone(),
+        many => format!("{} things stand against it:\n  - {}", many.len(), many.join("\n  - ")),
+    }
+}

@@ -1,0 +1,208 @@
+//! What was restored so far, kept on the target itself in the schema `planb` (which no dump carries), so that a killed
+//! restore goes on from any machine.
+//!
+//! A member's rows and its line here are one transaction: it is loaded once or not at all.
+
+use std::collections::BTreeSet;
+
+use crate::dump::literal::{identifier, string};
+use crate::mysql::{DbError, Session};
+
+/// How far a restore is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Schemas and tables are being made; nothing is lost by beginning anew.
+    Schema,
+    Data,
+    Keys,
+    Programs,
+    Done,
+}
+
+impl Phase {
+    const ALL: [Self; 5] = [Self::Schema, Self::Data, Self::Keys, Self::Programs, Self::Done];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Data => "data",
+            Self::Keys => "keys",
+            Self::Programs => "programs",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// A restore that the target remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Digest of the backup.
+    pub digest: String,
+    /// As a person knows it.
+    pub backup: String,
+    pub phase: Phase,
+    /// Schemas that it made, as the target stores their names.
+    pub schemas: BTreeSet<String>,
+}
+
+/// Held by the session that restores, for as long as it lives.
+const LOCK: &str = "planb_restore";
+
+/// Claims the target for one restore. False if another one is at work.
+pub async fn lock(session: &mut Session) -> Result<bool, DbError> {
+    Ok(session.scalar(&format!("SELECT GET_LOCK('{LOCK}', 0)")).await? == "1")
+}
+
+/// Whether this session still holds the target.
+pub async fn holds_lock(session: &mut Session) -> Result<bool, DbError> {
+    let sql = format!("SELECT COALESCE(IS_USED_LOCK('{LOCK}') = CONNECTION_ID(), 0)");
+    Ok(session.scalar(&sql).await? == "1")
+}
+
+/// Makes the bookkeeping schema if it is not there.
+pub async fn prepare(session: &mut Session) -> Result<(), DbError> {
+    for sql in [
+        "CREATE DATABASE IF NOT EXISTS planb DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        "CREATE TABLE IF NOT EXISTS planb.restores (digest CHAR(64) CHARACTER SET ascii NOT NULL, backup VARCHAR(1024) NOT NULL, \
+         phase VARCHAR(16) CHARACTER SET ascii NOT NULL, made LONGTEXT NOT NULL, begun_at TIMESTAMP NOT NULL DEFAULT \
+         CURRENT_TIMESTAMP, PRIMARY KEY (digest)) ENGINE=InnoDB",
+        "CREATE TABLE IF NOT EXISTS planb.restored_members (digest CHAR(64) CHARACTER SET ascii NOT NULL, member INT UNSIGNED NOT \
+         NULL, PRIMARY KEY (digest, member)) ENGINE=InnoDB",
+        "CREATE TABLE IF NOT EXISTS planb.sleeping_events (of_schema VARCHAR(64) NOT NULL, event VARCHAR(64) NOT NULL, \
+         PRIMARY KEY (of_schema, event)) ENGINE=InnoDB",
+    ] {
+        session.execute(sql).await?;
+    }
+    Ok(())
+}
+
+/// Every restore that the target remembers; none if there never was one.
+pub async fn records(session: &mut Session) -> Result<Vec<Record>, DbError> {
+    if !is_there(session, "restores").await? {
+        return Ok(Vec::new());
+    }
+    let rows = session
+        .text("SELECT digest, backup, phase, made FROM planb.restores ORDER BY begun_at")
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let [digest, backup, phase, schemas] = <[String; 4]>::try_from(row).ok()?;
+            Some(Record {
+                digest,
+                backup,
+                phase: Phase::ALL.into_iter().find(|known| known.name() == phase)?,
+                schemas: schemas
+                    .split('\n')
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            })
+        })
+        .collect())
+}
+
+pub async fn begin(session: &mut Session, record: &Record) -> Result<(), DbError> {
+    let schemas: Vec<&str> = record.schemas.iter().map(String::as_str).collect();
+    session
+        .execute(format!(
+            "REPLACE INTO planb.restores (digest, backup, phase, made) VALUES ({}, {}, {}, {})",
+            string(&record.digest),
+            string(&record.backup),
+            string(record.phase.name()),
+            string(&schemas.join("\n")),
+        ))
+        .await
+}
+
+pub async fn enter(session: &mut Session, digest: &str, phase: Phase) -> Result<(), DbError> {
+    let sql = format!(
+        "UPDATE planb.restores SET phase = {} WHERE digest = {}",
+        string(phase.name()),
+        string(digest)
+    );
+    session.execute(sql).await
+}
+
+/// Members whose rows are in.
+pub async fn loaded(session: &mut Session, digest: &str) -> Result<BTreeSet<usize>, DbError> {
+    let sql = format!(
+        "SELECT member FROM planb.restored_members WHERE digest = {}",
+        string(digest)
+    );
+    let rows = session.text(&sql).await?;
+    Ok(rows.iter().filter_map(|row| row.first()?.parse().ok()).collect())
+}
+
+/// The line that belongs into the transaction of a member's rows.
+pub fn loaded_statement(digest: &str, member: usize) -> String {
+    format!(
+        "INSERT INTO planb.restored_members (digest, member) VALUES ({}, {member})",
+        string(digest)
+    )
+}
+
+/// Remembers an event that was enabled at the source and sleeps until the standby serves.
+pub async fn put_to_sleep(session: &mut Session, schema: &str, event: &str) -> Result<(), DbError> {
+    let sql = format!(
+        "REPLACE INTO planb.sleeping_events (of_schema, event) VALUES ({}, {})",
+        string(schema),
+        string(event)
+    );
+    session.execute(sql).await
+}
+
+/// Events that sleep, with their schemas.
+pub async fn sleeping(session: &mut Session) -> Result<Vec<(String, String)>, DbError> {
+    if !is_there(session, "sleeping_events").await? {
+        return Ok(Vec::new());
+    }
+    let rows = session
+        .text("SELECT of_schema, event FROM planb.sleeping_events ORDER BY 1, 2")
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut row = row.into_iter();
+            Some((row.next()?, row.next()?))
+        })
+        .collect())
+}
+
+pub async fn awake(session: &mut Session, schema: &str, event: &str) -> Result<(), DbError> {
+    let sql = format!(
+        "DELETE FROM planb.sleeping_events WHERE of_schema = {} AND event = {}",
+        string(schema),
+        string(event)
+    );
+    session.execute(sql).await
+}
+
+async fn is_there(session: &mut Session, table: &str) -> Result<bool, DbError> {
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'planb' AND TABLE_NAME = {}",
+        string(table)
+    );
+    Ok(session.scalar(&sql).await? == "1")
+}
+
+/// Takes back what an unfinished restore made: its schemas, then its lines.
+pub async fn forget(session: &mut Session, record: &Record) -> Result<(), DbError> {
+    session.execute("SET SESSION foreign_key_checks = 0").await?;
+    for schema in &record.schemas {
+        session
+            .execute(format!("DROP DATABASE IF EXISTS {}", identifier(schema)))
+            .await?;
+        session
+            .execute(format!(
+                "DELETE FROM planb.sleeping_events WHERE of_schema = {}",
+                string(schema)
+            ))
+            .await?;
+    }
+    for table in ["restored_members", "restores"] {
+        let sql = format!("DELETE FROM planb.{table} WHERE digest = {}", string(&record.digest));
+        session.execute(sql).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! A backup into a database, as fast as the target takes it; killed anywhere, it goes on where it was.
+//!
+//! Everything that could stand against it is found before the first row is loaded ([`plan`]). Then come tables, rows
+//! (several sessions, a member at a time), secondary and foreign keys, and last routines, views, triggers and events.
+//! The target keeps the account of it ([`ledger`]).
+
+pub mod error;
+pub mod events;
+pub mod ledger;
+pub mod load;
+pub mod plan;
+pub mod programs;
+pub mod repair;
+pub mod run;
+pub mod schema;
+pub mod statements;
+pub mod target;
+
+pub use error::RestoreError;

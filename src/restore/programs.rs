@@ -1,0 +1,351 @@
+//! What follows the data: routines, views, triggers and events, statement by statement, with the definer of each where
+//! it can be changed. Pure.
+
+use super::statements::{ScriptError, Splitter};
+use crate::dump::definition::{DEFINER_LINE, account};
+
+/// A stored object's kind, in the words of `DROP`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Function,
+    Procedure,
+    Package,
+    PackageBody,
+    View,
+    Trigger,
+    Event,
+}
+
+impl Kind {
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Function => "FUNCTION",
+            Self::Procedure => "PROCEDURE",
+            Self::Package => "PACKAGE",
+            Self::PackageBody => "PACKAGE BODY",
+            Self::View => "VIEW",
+            Self::Trigger => "TRIGGER",
+            Self::Event => "EVENT",
+        }
+    }
+
+    /// Triggers and events always run as their definer; the others can run as who calls them.
+    pub fn can_be_invoker(self) -> bool {
+        match self {
+            Self::Function | Self::Procedure | Self::Package | Self::PackageBody | Self::View => true,
+            Self::Trigger | Self::Event => false,
+        }
+    }
+}
+
+/// One statement of an after-data member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// `SET`, `USE`, `ALTER DATABASE`: run as it is.
+    Setting(Vec<u8>),
+    Create(Program),
+}
+
+/// One stored object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    pub kind: Kind,
+    /// As written, quotes and schema included.
+    pub name: Vec<u8>,
+    /// The account as text, `app@%`.
+    pub definer: Option<String>,
+    /// Before the definer's line.
+    before: Vec<u8>,
+    /// The definer's line, its line break included.
+    definer_line: Vec<u8>,
+    after: Vec<u8>,
+}
+
+/// Who an object is to belong to on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// As in the backup.
+    Kept,
+    /// Another account: `user@host`.
+    Mapped(String),
+    /// Whoever restores; views and routines run with the caller's rights instead of the lost definer's.
+    Restorer,
+}
+
+/// The statements of one after-data member.
+///
+/// # Errors
+/// [`ScriptError`] where the text is cut off.
+pub fn items(member: &[u8]) -> Result<Vec<Item>, ScriptError> {
+    Ok(Splitter::all(member)?.into_iter().map(item).collect())
+}
+
+fn item(statement: Vec<u8>) -> Item {
+    if !statement.starts_with(b"CREATE") {
+        return Item::Setting(statement);
+    }
+    let mark = format!("\n{DEFINER_LINE}");
+    let definer_at = find(&statement, mark.as_bytes());
+    let (before, definer_line, after) = match definer_at {
+        Some(at) => {
+            let end = find(&statement[at + 1..], b" */\n").map_or(statement.len(), |end| at + 1 + end + 4);
+            (&statement[..at], &statement[at..end], &statement[end..])
+        }
+        None => (&statement[..], &b""[..], &b""[..]),
+    };
+    let head = if definer_at.is_some() { after } else { before };
+    let Some((kind, name)) = kind_and_name(head) else {
+        return Item::Setting(statement);
+    };
+    let definer = definer_line
+        .strip_prefix(mark.as_bytes())
+        .and_then(|rest| rest.strip_suffix(b" */\n"))
+        .map(account);
+    Item::Create(Program {
+        kind,
+        name,
+        definer,
+        before: before.to_vec(),
+        definer_line: definer_line.to_vec(),
+        after: after.to_vec(),
+    })
+}
+
+/// The object's kind and name at the beginning of what follows `CREATE … DEFINER=…`.
+fn kind_and_name(head: &[u8]) -> Option<(Kind, Vec<u8>)> {
+    let mut rest = head.trim_ascii_start();
+    let mut last = "";
+    loop {
+        let end = rest
+            .iter()
+            .position(|b| !(b.is_ascii_alphabetic() || *b == b'_' || *b == b'='))
+            .unwrap_or(rest.len());
+        let word = std::str::from_utf8(&rest[..end]).ok()?;
+        let kind = match word {
+            "FUNCTION" => Some(Kind::Function),
+            "PROCEDURE" => Some(Kind::Procedure),
+            "PACKAGE" if !rest[end..].trim_ascii_start().starts_with(b"BODY") => Some(Kind::Package),
+            "BODY" if last == "PACKAGE" => Some(Kind::PackageBody),
+            "VIEW" => Some(Kind::View),
+            "TRIGGER" => Some(Kind::Trigger),
+            "EVENT" => Some(Kind::Event),
+            _ => None,
+        };
+        rest = rest[end..].trim_ascii_start();
+        match kind {
+            Some(kind) => return Some((kind, quoted_name(rest)?)),
+            None if end == 0 => return None,
+            None => last = word,
+        }
+    }
+}
+
+/// A quoted name, perhaps with its schema before it, as written.
+fn quoted_name(text: &[u8]) -> Option<Vec<u8>> {
+    let mut at = 0;
+    loop {
+        let quote = *text.get(at).filter(|b| matches!(b, b'`' | b'"'))?;
+        at += 1;
+        loop {
+            match (text.get(at)?, text.get(at + 1)) {
+                (b, Some(next)) if *b == quote && *next == quote => at += 2,
+                (b, _) if *b == quote => break,
+                _ => at += 1,
+            }
+        }
+        at += 1;
+        if text.get(at) != Some(&b'.') {
+            return Some(text[..at].to_vec());
+        }
+        at += 1;
+    }
+}
+
+impl Program {
+    /// For messages: `view hard.checked`, quotes left out.
+    pub fn describe(&self) -> String {
+        let name = String::from_utf8_lossy(&self.name).replace(['`', '"'], "");
+        format!("{} {name}", self.kind.words().to_lowercase())
+    }
+
+    /// The name without quotes; only for one that stands alone, without a schema.
+    pub fn plain_name(&self) -> String {
+        let text = String::from_utf8_lossy(&self.name);
+        let mut letters = text.chars();
+        let quote = letters.next().unwrap_or('`');
+        let inner = letters.as_str().strip_suffix(quote).unwrap_or_default();
+        inner.replace(&format!("{quote}{quote}"), &quote.to_string())
+    }
+
+    pub fn drop_statement(&self) -> Vec<u8> {
+        let mut sql = format!("DROP {} IF EXISTS ", self.kind.words()).into_bytes();
+        sql.extend_from_slice(&self.name);
+        sql
+    }
+
+    /// Whether an event would fire once it is there.
+    pub fn is_enabled_event(&self) -> bool {
+        self.kind == Kind::Event && enabled_at(&self.after).or_else(|| enabled_at(&self.before)).is_some()
+    }
+
+    /// The statement, for its owner on the target. Events come disabled.
+    pub fn create_statement(&self, owner: &Owner) -> Vec<u8> {
+        let mut sql = self.before.clone();
+        let mut after = self.after.clone();
+        match owner {
+            Owner::Kept => sql.extend_from_slice(&self.definer_line),
+            Owner::Mapped(account) => {
+                let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
+                let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
+                sql.extend_from_slice(format!("\nDEFINER={}@{}\n", quoted(user), quoted(host)).as_bytes());
+            }
+            Owner::Restorer => {
+                if !self.definer_line.is_empty() {
+                    sql.push(b'\n');
+                }
+                if self.kind.can_be_invoker() {
+                    after = as_invoker(self.kind, &after);
+                }
+            }
+        }
+        if self.kind == Kind::Event {
+            if let Some(at) = enabled_at(&after) {
+                after.splice(at..at + ENABLE.len(), DISABLE.iter().copied());
+            } else if let Some(at) = enabled_at(&sql) {
+                sql.splice(at..at + ENABLE.len(), DISABLE.iter().copied());
+            }
+        }
+        sql.extend_from_slice(&after);
+        sql
+    }
+}
+
+const ENABLE: &[u8] = b" PRESERVE ENABLE";
+const DISABLE: &[u8] = b" PRESERVE DISABLE";
+
+/// Where an event's head says that it is enabled. `ON COMPLETION … PRESERVE` comes before comment and body, and a
+/// schedule holds no such words.
+fn enabled_at(text: &[u8]) -> Option<usize> {
+    let body = find(text, b" DO ").unwrap_or(text.len());
+    find(&text[..body], ENABLE)
+}
+
+/// Makes a view or routine run with its caller's rights.
+fn as_invoker(kind: Kind, text: &[u8]) -> Vec<u8> {
+    const DEFINER: &[u8] = b"SQL SECURITY DEFINER";
+    const INVOKER: &[u8] = b"SQL SECURITY INVOKER";
+    let mut text = text.to_vec();
+    if kind == Kind::View {
+        // The clause stands right behind the definer.
+        if text.trim_ascii_start().starts_with(DEFINER) {
+            let at = text.len() - text.trim_ascii_start().len();
+            text.splice(at..at + DEFINER.len(), INVOKER.iter().copied());
+        }
+        return text;
+    }
+    // A routine's characteristics follow its parameters (and RETURNS), each on a line of its own; DEFINER is the
+    // default and not printed.
+    let Some(at) = characteristics_at(&text) else {
+        return text;
+    };
+    if !text[at..].starts_with(b"    SQL SECURITY INVOKER\n") {
+        text.splice(at..at, b"    SQL SECURITY INVOKER\n".iter().copied());
+    }
+    text
+}
+
+/// The beginning of the line after the one that ends the parameters (and `RETURNS …`): quotes and parentheses closed.
+fn characteristics_at(text: &[u8]) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut quote = None;
+    let mut opened = false;
+    for (at, &b) in text.iter().enumerate() {
+        match (quote, b) {
+            (None, b'`' | b'"' | b'\'') => quote = Some(b),
+            (Some(open), _) if open == b => quote = None,
+            (Some(_), _) => {}
+            (None, b'(') => {
+                depth += 1;
+                opened = true;
+            }
+            (None, b')') => depth = depth.saturating_sub(1),
+            (None, b'\n') if opened && depth == 0 => return Some(at + 1),
+            (None, _) => {}
+        }
+    }
+    None
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn programs(text: &str) -> Vec<Program> {
+        let items = items(text.as_bytes()).expect("complete");
+        items
+            .into_iter()
+            .filter_map(|item| match item {
+                Item::Create(program) => Some(program),
+                Item::Setting(_) => None,
+            })
+            .collect()
+    }
+
+    const FUNCTION: &str = "SET sql_mode = '';\nDELIMITER ;;\nCREATE\n/*!50013 DEFINER=`app`@`%` */\nFUNCTION `f``(`(x INT, y VARCHAR(9)) RETURNS int\n    DETERMINISTIC\nRETURN x;;\nDELIMITER ;\n";
+
+    #[test]
+    fn a_function_is_found_with_its_definer() {
+        let programs = programs(FUNCTION);
+        let function = &programs[0];
+        assert_eq!(function.kind, Kind::Function);
+        assert_eq!(function.definer.as_deref(), Some("app@%"));
+        assert_eq!(function.drop_statement(), b"DROP FUNCTION IF EXISTS `f``(`");
+        assert!(FUNCTION.contains(&String::from_utf8(function.create_statement(&Owner::Kept)).expect("UTF-8")));
+        let text = String::from_utf8(function.create_statement(&Owner::Restorer)).expect("UTF-8");
+        assert_eq!(
+            text,
+            "CREATE\nFUNCTION `f``(`(x INT, y VARCHAR(9)) RETURNS int\n    SQL SECURITY INVOKER\n    DETERMINISTIC\nRETURN x"
+        );
+        let text = String::from_utf8(function.create_statement(&Owner::Mapped("o'x@10.%".into()))).expect("UTF-8");
+        assert!(text.starts_with("CREATE\nDEFINER='o''x'@'10.%'\nFUNCTION"), "{text}");
+    }
+
+    #[test]
+    fn a_view_runs_as_its_caller_and_an_event_sleeps() {
+        let views = programs(
+            "CREATE ALGORITHM=UNDEFINED\n/*!50013 DEFINER=`ghost`@`%` */\nSQL SECURITY DEFINER VIEW `a`.`v` AS select 'SQL SECURITY DEFINER' AS `x`;\n",
+        );
+        assert_eq!(views[0].name, b"`a`.`v`");
+        let text = String::from_utf8(views[0].create_statement(&Owner::Restorer)).expect("UTF-8");
+        assert_eq!(
+            text,
+            "CREATE ALGORITHM=UNDEFINED\nSQL SECURITY INVOKER VIEW `a`.`v` AS select 'SQL SECURITY DEFINER' AS `x`"
+        );
+        let events = programs(
+            "DELIMITER ;;\nCREATE\n/*!50013 DEFINER=`a`@`%` */\nEVENT `e` ON SCHEDULE EVERY 1 DAY ON COMPLETION NOT PRESERVE ENABLE COMMENT 'x' DO SELECT ' PRESERVE ENABLE';;\n",
+        );
+        assert!(events[0].is_enabled_event());
+        let text = String::from_utf8(events[0].create_statement(&Owner::Kept)).expect("UTF-8");
+        assert!(
+            text.contains("NOT PRESERVE DISABLE COMMENT 'x' DO SELECT ' PRESERVE ENABLE'"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn without_a_definer_and_in_ansi_quotes() {
+        let found = programs(
+            "DELIMITER ;;\nCREATE TRIGGER `t` BEFORE INSERT ON `x` FOR EACH ROW SET @a = 1;;\nCREATE\n/*!50013 DEFINER=\"g\"@\"%\" */\nPROCEDURE \"p ansi\"(IN \"a\" INT)\nBEGIN END;;\n",
+        );
+        assert_eq!((found[0].kind, found[0].definer.as_deref()), (Kind::Trigger, None));
+        assert_eq!(
+            (found[1].kind, found[1].definer.as_deref()),
+            (Kind::Procedure, Some("g@%"))
+        );
+        assert_eq!(found[1].name, b"\"p ansi\"");
+    }
+}

@@ -1,0 +1,391 @@
+//! One restore, from the first look at the target to the last event: each phase can be killed and done again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::RestoreError;
+use super::ledger::{self, Phase, Record};
+use super::load::{self, Job, Loading, Progress};
+use super::plan::{self, Backup, Plan, Wish};
+use super::programs::{self, Item};
+use super::schema::Schema;
+use super::target::{self, Target};
+use crate::backup::archive::Archive;
+use crate::dump::literal::{identifier, qualified};
+use crate::format::index::MemberKind;
+use crate::mysql::{Address, Session};
+
+/// What to restore, and where.
+pub struct Restore {
+    pub archive: Archive,
+    /// As a person knows it: an id, or a file's name.
+    pub backup: String,
+    pub address: Address,
+    pub definers: BTreeMap<String, String>,
+    pub source_identity: Option<String>,
+    /// Sessions that load at once.
+    pub sessions: usize,
+    /// Throw an unfinished restore away first.
+    pub start_over: bool,
+}
+
+/// How it went.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    pub tables: usize,
+    pub rows: u64,
+    pub stored_bytes: u64,
+    pub raw_bytes: u64,
+    pub duration: Duration,
+    /// Time in each phase.
+    pub phases: Vec<(Phase, Duration)>,
+    /// What was changed on the way, in words.
+    pub repairs: Vec<String>,
+    /// Events that wait to be enabled.
+    pub sleeping_events: usize,
+    /// Whether an earlier, interrupted restore was gone on with.
+    pub resumed: bool,
+    pub retries: u64,
+    pub server: String,
+}
+
+/// Told as it goes.
+pub trait Observer: Send + Sync {
+    fn planned(&self, plan: &Plan, resumed: bool);
+    fn entered(&self, phase: Phase);
+}
+
+/// Everything that was read before anything is written.
+struct Prepared {
+    plan: Arc<Plan>,
+    items: Vec<(MemberKind, Vec<Item>)>,
+    target: Target,
+    unfinished: Option<Record>,
+}
+
+impl Restore {
+    /// Says what would be done.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), as far as it can be known beforehand.
+    pub async fn plan(&self) -> Result<Arc<Plan>, RestoreError> {
+        let mut session = self.address.connect().await?;
+        let prepared = self.prepare(&mut session).await;
+        session.close().await;
+        Ok(prepared?.plan)
+    }
+
+    /// Restores, or goes on with what an interrupted run of the same backup left.
+    ///
+    /// # Errors
+    /// [`RestoreError`]. Nothing was written if it is `Refused`, `Busy` or `Unfinished`; after any other, the same call
+    /// goes on.
+    pub async fn run(
+        &self,
+        progress: &Arc<Progress>,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+    ) -> Result<Restored, RestoreError> {
+        let begun = Instant::now();
+        let mut control = self.address.connect().await?;
+        // Kept through the longest key build; the lock goes with the session.
+        control.execute("SET SESSION wait_timeout = 86400").await?;
+        if !ledger::lock(&mut control).await? {
+            return Err(RestoreError::Busy);
+        }
+        let done = self.locked(&mut control, progress, observer, cancel, begun).await;
+        control.close().await;
+        done
+    }
+
+    async fn locked(
+        &self,
+        control: &mut Session,
+        progress: &Arc<Progress>,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+        begun: Instant,
+    ) -> Result<Restored, RestoreError> {
+        let prepared = self.prepare(control).await?;
+        observer.planned(&prepared.plan, prepared.unfinished.is_some());
+        self.carry_out(control, &prepared, progress, observer, cancel, begun)
+            .await
+            .map_err(|error| RestoreError::Begun(Box::new(error)))
+    }
+
+    async fn carry_out(
+        &self,
+        control: &mut Session,
+        prepared: &Prepared,
+        progress: &Arc<Progress>,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+        begun: Instant,
+    ) -> Result<Restored, RestoreError> {
+        ledger::prepare(control).await?;
+        let resumed = prepared.unfinished.is_some();
+        let stop = cancel.child_token();
+        // Sessions of ours that outlive this call would write on after the lock is gone.
+        let guarded = stop.clone().drop_guard();
+        let loading = Arc::new(Loading {
+            address: self.address.clone(),
+            archive: self.archive.clone(),
+            plan: Arc::clone(&prepared.plan),
+            progress: Arc::clone(progress),
+            cancel: stop.clone(),
+        });
+        let from = match &prepared.unfinished {
+            // Nothing but empty tables: made anew, so that a half-made schema needs no thought.
+            Some(record) if record.phase == Phase::Schema => {
+                ledger::forget(control, record).await?;
+                Phase::Schema
+            }
+            Some(record) => record.phase,
+            None => Phase::Schema,
+        };
+        let mut phases = Vec::new();
+        let mut sleeping_events = 0;
+        for phase in [Phase::Schema, Phase::Data, Phase::Keys, Phase::Programs] {
+            if phase < from {
+                continue;
+            }
+            observer.entered(phase);
+            let phase_begun = Instant::now();
+            match phase {
+                Phase::Schema => self.schema(control, prepared).await?,
+                Phase::Data => self.data(control, &loading).await?,
+                Phase::Keys => self.keys(control, &loading).await?,
+                Phase::Programs => sleeping_events = self.programs(prepared).await?,
+                Phase::Done => {}
+            }
+            if cancel.is_cancelled() {
+                return Err(RestoreError::Cancelled);
+            }
+            if !ledger::holds_lock(control).await? {
+                return Err(RestoreError::Busy);
+            }
+            let next = match phase {
+                Phase::Schema => Phase::Data,
+                Phase::Data => Phase::Keys,
+                Phase::Keys => Phase::Programs,
+                Phase::Programs | Phase::Done => Phase::Done,
+            };
+            ledger::enter(control, &self.archive.digest, next).await?;
+            phases.push((phase, phase_begun.elapsed()));
+        }
+        drop(guarded);
+        let summary = &self.archive.index.summary;
+        Ok(Restored {
+            tables: prepared.plan.tables.len(),
+            rows: summary.rows,
+            stored_bytes: self.archive.size_bytes(),
+            raw_bytes: summary.raw_bytes,
+            duration: begun.elapsed(),
+            phases,
+            repairs: prepared.plan.repairs.clone(),
+            sleeping_events,
+            resumed,
+            retries: progress.retries.load(std::sync::atomic::Ordering::Relaxed),
+            server: prepared.target.version.to_string(),
+        })
+    }
+
+    /// Reads everything but the rows, looks at the target, and plans.
+    async fn prepare(&self, session: &mut Session) -> Result<Prepared, RestoreError> {
+        let index = &self.archive.index;
+        let mut schema = Schema::default();
+        let mut items = Vec::new();
+        for (number, member) in index.members.iter().enumerate() {
+            match member.kind {
+                MemberKind::Schema => schema = Schema::parse(&self.archive.member(number).await?)?,
+                MemberKind::Data => {}
+                MemberKind::Routines | MemberKind::Views | MemberKind::Triggers | MemberKind::Events => {
+                    items.push((member.kind, programs::items(&self.archive.member(number).await?)?));
+                }
+            }
+        }
+        let mut unfinished = None;
+        for record in ledger::records(session).await? {
+            if record.phase == Phase::Done {
+                continue;
+            }
+            if self.start_over {
+                ledger::forget(session, &record).await?;
+            } else if record.digest == self.archive.digest {
+                unfinished = Some(record);
+            } else {
+                return Err(RestoreError::Unfinished(record.backup));
+            }
+        }
+        let target = target::survey(session).await?;
+        let wish = Wish {
+            definers: self.definers.clone(),
+            source_identity: self.source_identity.clone(),
+            own_schemas: unfinished
+                .as_ref()
+                .map(|record| record.schemas.clone())
+                .unwrap_or_default(),
+        };
+        let programs: Vec<Item> = items.iter().flat_map(|(_, items)| items.iter().cloned()).collect();
+        let backup = Backup {
+            summary: &index.summary,
+            members: &index.members,
+            schema: &schema,
+            programs: &programs,
+        };
+        let plan = plan::plan(backup, &target, &wish).map_err(RestoreError::Refused)?;
+        Ok(Prepared {
+            plan: Arc::new(plan),
+            items,
+            target,
+            unfinished,
+        })
+    }
+
+    async fn schema(&self, control: &mut Session, prepared: &Prepared) -> Result<(), RestoreError> {
+        let plan = &prepared.plan;
+        let target = &prepared.target;
+        let schemas: BTreeSet<String> = plan
+            .databases
+            .iter()
+            .map(|database| target.stored(&database.name))
+            .collect();
+        let record = Record {
+            digest: self.archive.digest.clone(),
+            backup: self.backup.clone(),
+            phase: Phase::Schema,
+            schemas,
+        };
+        ledger::begin(control, &record).await?;
+        let mut session = load::connect(&self.address, plan).await?;
+        for database in &plan.databases {
+            session.execute(&database.create).await?;
+            // One that a platform made beforehand, empty, has a default of its own.
+            if target.schemas.contains(&target.stored(&database.name))
+                && let Some(at) = memchr::memmem::find(&database.create, b" /*!40100 ")
+            {
+                let mut alter = format!("ALTER DATABASE {}", identifier(&database.name)).into_bytes();
+                alter.extend_from_slice(&database.create[at..]);
+                session.execute(alter).await?;
+            }
+        }
+        for (schema, statement) in &plan.sequences {
+            session.execute(format!("USE {}", identifier(schema))).await?;
+            session.execute(statement).await?;
+        }
+        for table in &plan.tables {
+            session.execute(format!("USE {}", identifier(&table.schema))).await?;
+            session.execute(&table.deferred.create).await?;
+        }
+        session.close().await;
+        Ok(())
+    }
+
+    async fn data(&self, control: &mut Session, loading: &Arc<Loading>) -> Result<(), RestoreError> {
+        let loaded = ledger::loaded(control, &self.archive.digest).await?;
+        for &number in &loaded {
+            let Some(record) = self.archive.index.members.get(number) else {
+                continue;
+            };
+            let (stored, rows) = (&loading.progress.stored_bytes, &loading.progress.rows);
+            stored.fetch_add(record.stored_bytes, std::sync::atomic::Ordering::Relaxed);
+            rows.fetch_add(record.rows, std::sync::atomic::Ordering::Relaxed);
+        }
+        let mut jobs = Vec::new();
+        for table in &loading.plan.tables {
+            if table.transactional {
+                let missing = table.members.iter().filter(|number| !loaded.contains(number));
+                jobs.extend(missing.map(|&number| Job::Member(number)));
+            } else if !table.members.iter().all(|number| loaded.contains(number)) {
+                jobs.push(Job::WholeTable(Box::new(table.clone())));
+            }
+        }
+        // As the file has them: large tables first, and reading goes forward.
+        jobs.sort_by_key(|job| match job {
+            Job::Member(number) => *number,
+            Job::WholeTable(table) | Job::Keys(table) => table.members.first().copied().unwrap_or(usize::MAX),
+        });
+        loading.run(jobs, self.sessions).await
+    }
+
+    async fn keys(&self, control: &mut Session, loading: &Arc<Loading>) -> Result<(), RestoreError> {
+        let mut tables: Vec<_> = loading.plan.tables.iter().collect();
+        tables.sort_by_key(|table| std::cmp::Reverse(table.raw_bytes));
+        let waiting =
+            |table: &&&plan::PlannedTable| !table.deferred.keys.is_empty() || !table.deferred.fulltext_keys.is_empty();
+        let jobs = tables
+            .iter()
+            .filter(waiting)
+            .map(|table| Job::Keys(Box::new((**table).clone())))
+            .collect();
+        loading.run(jobs, self.sessions).await?;
+        // After the keys of all tables, since they need those of others; they only note a rule, and check nothing.
+        let there = "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME FROM information_schema.TABLE_CONSTRAINTS WHERE \
+                     CONSTRAINT_TYPE = 'FOREIGN KEY'";
+        let there: BTreeSet<Vec<String>> = control
+            .text(there)
+            .await?
+            .into_iter()
+            .map(|row| row.into_iter().map(|name| name.to_lowercase()).collect())
+            .collect();
+        let mut session = load::connect(&self.address, &loading.plan).await?;
+        for table in loading
+            .plan
+            .tables
+            .iter()
+            .filter(|t| !t.deferred.foreign_keys.is_empty())
+        {
+            let is_missing = |key: &&Vec<u8>| {
+                let name = key.strip_prefix(b"CONSTRAINT ").and_then(super::schema::identifier);
+                name.is_none_or(|(name, _)| {
+                    let known = [&table.schema, &table.name, &name].map(|name| name.to_lowercase());
+                    !there.contains(&known.to_vec())
+                })
+            };
+            let missing: Vec<&Vec<u8>> = table.deferred.foreign_keys.iter().filter(is_missing).collect();
+            if !missing.is_empty() {
+                session.execute(format!("USE {}", identifier(&table.schema))).await?;
+                let name = qualified(&table.schema, &table.name);
+                session.execute(load::alter(&name, &missing)).await?;
+            }
+        }
+        session.close().await;
+        Ok(())
+    }
+
+    /// Routines, views, triggers, events: each dropped first if an interrupted run made it. Returns how many events sleep.
+    async fn programs(&self, prepared: &Prepared) -> Result<usize, RestoreError> {
+        let mut session = load::connect(&self.address, &prepared.plan).await?;
+        let mut bookkeeping = self.address.connect().await?;
+        let mut sleeping = 0;
+        for (_, items) in &prepared.items {
+            let mut schema = String::new();
+            for item in items {
+                match item {
+                    Item::Setting(statement) => {
+                        if let Some((name, _)) = statement.strip_prefix(b"USE ").and_then(super::schema::identifier) {
+                            schema = name;
+                        }
+                        session.execute(statement).await?;
+                    }
+                    Item::Create(program) => {
+                        session.execute(program.drop_statement()).await?;
+                        if program.is_enabled_event() {
+                            sleeping += 1;
+                            ledger::put_to_sleep(&mut bookkeeping, &schema, &program.plain_name()).await?;
+                        }
+                        let owner = prepared.plan.owner(program.definer.as_deref());
+                        session.execute(program.create_statement(owner)).await?;
+                    }
+                }
+            }
+        }
+        bookkeeping.close().await;
+        session.close().await;
+        Ok(sleeping)
+    }
+}

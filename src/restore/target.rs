@@ -1,0 +1,159 @@
+//! The server that a restore writes to, as it was found: everything that decides what has to be repaired or refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::dump::AttemptError;
+use crate::dump::catalog::is_system_schema;
+use crate::dump::survey::{dialect_of, grants_of};
+use crate::mysql::dialect::{Family, Version};
+use crate::mysql::grants::Grants;
+use crate::mysql::{DbError, Session};
+
+/// Facts about a target.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub version: Version,
+    pub identity: String,
+    /// The account that restores: `admin@%`.
+    pub account: String,
+    pub grants: Grants,
+    /// Schemas that hold anything.
+    pub occupied: BTreeSet<String>,
+    /// Every schema, the server's own left out.
+    pub schemas: BTreeSet<String>,
+    /// `lower_case_table_names`: with 1, names are stored in lower case and compared without case.
+    pub lower_case_names: bool,
+    pub collations: BTreeSet<String>,
+    /// Lower-case names of engines that tables may be made with.
+    pub engines: BTreeSet<String>,
+    pub binlog_on: bool,
+    pub trusts_function_creators: bool,
+    pub generates_keys: bool,
+    pub requires_keys: bool,
+    pub max_allowed_packet_bytes: u64,
+    /// `user@host`; none where the account may not look.
+    pub accounts: Option<BTreeSet<String>>,
+}
+
+impl Target {
+    /// Whether the account may change session settings that managed servers guard.
+    pub fn may_set_guarded(&self) -> bool {
+        ["SUPER", "SYSTEM_VARIABLES_ADMIN", "SESSION_VARIABLES_ADMIN"]
+            .iter()
+            .any(|privilege| self.grants.global(privilege))
+    }
+
+    /// Whether the account may make objects that belong to somebody else.
+    pub fn may_set_definer(&self) -> bool {
+        ["SUPER", "SET_ANY_DEFINER", "SET_USER_ID", "SET USER"]
+            .iter()
+            .any(|privilege| self.grants.global(privilege))
+    }
+
+    /// Whether the definer may be an account that does not exist.
+    pub fn may_set_absent_definer(&self) -> bool {
+        match self.version.family {
+            Family::MySql => ["SUPER", "ALLOW_NONEXISTENT_DEFINER", "SET_USER_ID"]
+                .iter()
+                .any(|privilege| self.grants.global(privilege)),
+            Family::MariaDb => self.may_set_definer(),
+        }
+    }
+
+    /// A name as the server stores it.
+    pub fn stored(&self, name: &str) -> String {
+        if self.lower_case_names {
+            name.to_lowercase()
+        } else {
+            name.to_owned()
+        }
+    }
+}
+
+/// Looks at the target.
+///
+/// # Errors
+/// The database's, or that nobody knows its version.
+pub async fn survey(session: &mut Session) -> Result<Target, AttemptError> {
+    let dialect = dialect_of(session).await?;
+    let variables = variables(session).await?;
+    let is_on = |name: &str| variables.get(name).is_some_and(|value| value == "ON" || value == "1");
+    let schemas: BTreeSet<String> = lists(session, "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA")
+        .await?
+        .into_iter()
+        .filter(|name| !is_system_schema(name))
+        .collect();
+    let holding = "SELECT TABLE_SCHEMA FROM information_schema.TABLES UNION SELECT ROUTINE_SCHEMA FROM \
+                   information_schema.ROUTINES UNION SELECT EVENT_SCHEMA FROM information_schema.EVENTS";
+    let occupied = lists(session, holding)
+        .await?
+        .into_iter()
+        .filter(|name| !is_system_schema(name))
+        .collect();
+    let disabled: BTreeSet<String> = variables
+        .get("disabled_storage_engines")
+        .map(|list| list.split(',').map(|name| name.trim().to_lowercase()).collect())
+        .unwrap_or_default();
+    let engines = lists(
+        session,
+        "SELECT ENGINE FROM information_schema.ENGINES WHERE SUPPORT IN ('YES', 'DEFAULT')",
+    )
+    .await?
+    .into_iter()
+    .map(|name| name.to_lowercase())
+    .filter(|name| !disabled.contains(name))
+    .collect();
+    let collations = lists(session, "SELECT COLLATION_NAME FROM information_schema.COLLATIONS")
+        .await?
+        .into_iter()
+        .collect();
+    let accounts = match lists(session, "SELECT CONCAT(User, '@', Host) FROM mysql.user").await {
+        Ok(accounts) => Some(accounts.into_iter().collect()),
+        Err(DbError::Denied { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Target {
+        version: dialect.version,
+        identity: session.scalar(dialect.server_identity).await?,
+        account: session.scalar("SELECT CURRENT_USER()").await?,
+        grants: grants_of(session).await?,
+        occupied,
+        schemas,
+        lower_case_names: variables
+            .get("lower_case_table_names")
+            .is_some_and(|value| value == "1"),
+        collations,
+        engines,
+        binlog_on: is_on("log_bin"),
+        trusts_function_creators: is_on("log_bin_trust_function_creators"),
+        generates_keys: is_on("sql_generate_invisible_primary_key"),
+        requires_keys: is_on("sql_require_primary_key"),
+        max_allowed_packet_bytes: variables
+            .get("max_allowed_packet")
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(16 << 20),
+        accounts,
+    })
+}
+
+async fn variables(session: &mut Session) -> Result<BTreeMap<String, String>, DbError> {
+    let rows = session
+        .text(
+            "SHOW VARIABLES WHERE Variable_name IN ('lower_case_table_names', 'log_bin', 'log_bin_trust_function_creators', \
+             'sql_generate_invisible_primary_key', 'sql_require_primary_key', 'max_allowed_packet', \
+             'disabled_storage_engines')",
+        )
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut row = row.into_iter();
+            Some((row.next()?, row.next()?))
+        })
+        .collect())
+}
+
+async fn lists(session: &mut Session, sql: &str) -> Result<Vec<String>, DbError> {
+    let rows = session.text(sql).await?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().next()).collect())
+}
