@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::backup::rpo::Feasibility;
 use crate::dump::catalog::Schema;
 use crate::dump::pipeline::capacity_bytes;
+use crate::dump::script;
 use crate::format::index::Way;
 use crate::mysql::dialect::Dialect;
 
@@ -55,6 +56,8 @@ impl Finding {
 pub struct Source {
     pub dialect: Dialect,
     pub schemas: Vec<Schema>,
+    /// Those that are there as well and are not dumped.
+    pub other_schemas: Vec<String>,
     pub binlog_on: bool,
     /// It holds every change of the data: no filters, and a replica logs what it applies.
     pub binlog_complete: bool,
@@ -151,6 +154,22 @@ pub fn source(source: &Source) -> Vec<Finding> {
             Severity::Warning,
             format!("unusable views: {broken}; a backup keeps them as comments"),
             "repair or drop them",
+        );
+    }
+    for lack in script::unplaced(&source.schemas) {
+        add(
+            Severity::Warning,
+            lack,
+            "if the standby must have it, alter it there after a restore",
+        );
+    }
+    let elsewhere = script::views_elsewhere(&source.schemas, &source.other_schemas).into_iter();
+    let elsewhere = names(elsewhere.map(|(view, other)| format!("{}.{} ({other})", view.schema, view.name)));
+    if let Some(elsewhere) = elsewhere {
+        add(
+            Severity::Warning,
+            format!("views that need a schema which is not backed up: {elsewhere}; elsewhere they cannot be created"),
+            "add that schema to [source] databases, or drop the views",
         );
     }
     if !source.binlog_on {
@@ -304,6 +323,7 @@ mod tests {
         Source {
             dialect: Dialect::of(Version::parse("8.0.36", "").expect("a version")),
             schemas: Vec::new(),
+            other_schemas: Vec::new(),
             binlog_on: true,
             binlog_complete: true,
             binlog_format: "ROW".into(),

@@ -6,23 +6,21 @@ mod daemon;
 mod http_fault;
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use daemon::{Daemon, WATCHDOG};
 use http_fault::{Fault, HttpFault, Rule};
 use jiff::{SignedDuration, Timestamp};
-use planb::backup::entry::BackupId;
 use planb::backup::prune::{EXPIRABLE_TAG, EXPIRABLE_VALUE};
-use planb::clock::{Clock, FixedClock, SystemClock};
+use planb::clock::SystemClock;
 use planb::secret::Secret;
+use planb::store::BlobStore;
 use planb::store::azure::{AzureCredentialInput, AzureStore};
 use planb::store::directory::DirectoryStore;
-use planb::store::{BlobStore, Upload};
-use support::{Endpoint, Flavor, PASSWORD, Planb, Server, azurite, reader, unique_schema};
+use support::{Endpoint, Flavor, PASSWORD, Planb, Server, azurite, old_backup, reader, unique_schema};
 use url::Url;
 
 /// Other tests share these two cores.
@@ -367,38 +365,6 @@ async fn a_store_that_was_away_for_a_while_is_used_again() {
     let mut committed = ended.heard.committed();
     committed.reverse();
     assert_eq!(planb.visible(), committed);
-}
-
-/// Puts a backup of this age into the store, as if an agent had made it then.
-async fn old_backup(root: &Path, age: SignedDuration) -> String {
-    let at = SystemClock.now() - age;
-    let store = DirectoryStore::open(root, Arc::new(FixedClock::at(at)))
-        .await
-        .expect("a store");
-    let id = BackupId::at(at);
-    let upload = Upload {
-        name: id.blob("backups/"),
-        run_id: format!("{:016x}", rand::random::<u64>()),
-    };
-    let consistent_at = id.second().to_string();
-    let metadata = BTreeMap::from(
-        [
-            ("planb_service", "bank"),
-            ("planb_site", "primary"),
-            ("planb_epoch", "0"),
-            ("planb_consistent_at", &consistent_at),
-            ("planb_digest", "00"),
-            ("planb_rows", "1"),
-            ("planb_raw_bytes", "1"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned())),
-    );
-    store
-        .stage_block(&upload, 0, Bytes::from_static(b"old"))
-        .await
-        .expect("staged");
-    store.commit(&upload, &[0], &metadata).await.expect("committed");
-    id.as_str().to_owned()
 }
 
 /// A store with ten backups of long ago, an agent that makes one more, and its first pruning.

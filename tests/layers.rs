@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Every module at the top of `src`, and which others its files may name. What is not listed is not allowed: `agent`
 /// and `cli` stand above everything, so nobody below can come to depend on being run by them.
-const MAY_NAME: [(&str, &[&str]); 13] = [
+const MAY_NAME: [(&str, &[&str]); 14] = [
     ("agent", &["backup", "clock", "config"]),
     ("aws", &[]),
     (
@@ -17,8 +17,8 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     (
         "cli",
         &[
-            "agent", "aws", "backup", "clock", "config", "doctor", "dump", "format", "mysql", "secret", "source",
-            "store",
+            "agent", "aws", "backup", "clock", "config", "doctor", "dump", "format", "mysql", "restore", "secret",
+            "source", "store",
         ],
     ),
     ("clock", &[]),
@@ -27,6 +27,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
     ("dump", &["clock", "config", "format", "mysql", "store"]),
     ("format", &[]),
     ("mysql", &["config", "secret"]),
+    ("restore", &["backup", "dump", "format", "mysql"]),
     ("secret", &["aws", "config"]),
     ("source", &["aws", "config", "mysql", "secret"]),
     ("store", &["clock", "secret"]),
@@ -49,7 +50,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -59,6 +60,7 @@ const PURE: [&str; 12] = [
     "src/dump/columns.rs",
     "src/dump/literal.rs",
     "src/dump/definition.rs",
+    "src/dump/placement.rs",
     "src/dump/script.rs",
     "src/config/",
     "src/doctor.rs",

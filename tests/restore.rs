@@ -2,8 +2,13 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use support::planb::PASSWORD;
-use support::{Endpoint, Flavor, Planb, Server, assert_same, census, fixture, reader};
+use support::{
+    AZURE_LIKE_ARGS, Endpoint, Flavor, Planb, Server, assert_same, azure_like_admin, census, fixture, rds_like_account,
+    reader, tls_files,
+};
 
 const HARD: [&str; 3] = ["hard", "hard 데이터 \"q'`b", "hard_empty"];
 
@@ -77,7 +82,7 @@ fn round_trip(flavor: Flavor) {
     // A second restore over it is refused, and the server itself too.
     let said = planb.fails(3, &arguments(&to));
     assert!(said.contains("already holds"), "{said}");
-    source.sql(&format!("GRANT ALL ON *.* TO reader@'%'"));
+    source.sql("GRANT ALL ON *.* TO reader@'%'");
     let itself = format!("mysql://reader@localhost:{}", source.port);
     let said = planb.fails(3, &arguments(&itself));
     assert!(said.contains("the very server"), "{said}");
@@ -91,4 +96,291 @@ fn a_mysql_comes_back_whole() {
 #[test]
 fn a_mariadb_comes_back_whole() {
     round_trip(Flavor::MariaDb);
+}
+
+/// From an RDS-like source to an Azure-like standby: what stands against it is told together, before anything is written;
+/// what can be mended is mended and told.
+#[test]
+fn a_standby_that_is_not_like_its_source() {
+    let source = hard_source(Flavor::MySql);
+    let (user, password) = rds_like_account(&source);
+    let mut planb = Planb::new(&source, &user);
+    planb.env = vec![("PLANB_SOURCE_PASSWORD".into(), password)];
+    planb.backup(&[]);
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = tls_files(dir.path());
+    let mut server_args: Vec<String> = files.server_args();
+    server_args.extend(AZURE_LIKE_ARGS.iter().map(|&arg| arg.to_owned()));
+    let server_args: Vec<&str> = server_args.iter().map(String::as_str).collect();
+    let target = Server::start(Flavor::MySql, &server_args);
+    let (admin, admin_password) = azure_like_admin(&target);
+    planb.env.push(("STANDBY".into(), admin_password));
+    let to = format!("mysql://{admin}@127.0.0.1:{}", target.port);
+    let ca = files.ca.display().to_string();
+    let restore = ["restore", "--to", &to, "--password", "env:STANDBY", "--tls-ca", &ca];
+
+    let said = planb.fails(3, &restore);
+    for problem in ["log_bin_trust_function_creators", "auto_increment"] {
+        assert!(said.to_lowercase().contains(problem), "{problem} is not told: {said}");
+    }
+    assert_eq!(
+        target
+            .sql("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME IN ('planb', 'hard')")
+            .trim(),
+        "0"
+    );
+
+    // What cannot be mended on the way is mended at either end.
+    target.sql("SET GLOBAL log_bin_trust_function_creators = ON");
+    let second = "ALTER TABLE hard.myisam_table DROP PRIMARY KEY, ADD PRIMARY KEY (id, grp)";
+    source.sql(second);
+    let said = planb.run(&["backup"]);
+    assert!(said.status.success());
+    let json = planb.json(&[&["--json"], restore.as_slice()].concat());
+    let repairs = json["repairs"].to_string();
+    for repair in [
+        "engine myisam became InnoDB",
+        "definer ghost@nowhere",
+        "sql_generate_invisible_primary_key is off",
+    ] {
+        assert!(repairs.contains(repair), "{repair} is not told: {repairs}");
+    }
+    let rows = |server: &Server, table: &str| server.sql(&format!("SELECT COUNT(*) FROM hard.`{table}`"));
+    for table in ["myisam_table", "strings", "key_composite", "with_triggers"] {
+        assert_eq!(rows(&source, table), rows(&target, table), "{table}");
+    }
+    // A view whose definer is lost runs with its caller's rights, and works.
+    target.sql("SELECT * FROM hard.ghost_view");
+    assert!(
+        target
+            .sql("SHOW CREATE VIEW hard.ghost_view")
+            .contains("SQL SECURITY INVOKER")
+    );
+    assert_eq!(
+        target
+            .sql("SELECT COUNT(*) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = 'hard' AND STATUS = 'ENABLED'")
+            .trim(),
+        "0"
+    );
+    assert_eq!(target.sql("SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'hard' AND COLUMN_NAME = 'my_row_id' AND TABLE_NAME = 'no_key'").trim(), "0");
+}
+
+/// Some 45 MB of SQL in a dozen members, with keys that wait, foreign keys in a cycle and triggers.
+fn bank(flavor: Flavor) -> Server {
+    let source = Server::start(flavor, &[]);
+    source.sql(
+        "CREATE DATABASE bank; USE bank;
+         CREATE TABLE digits (d INT PRIMARY KEY); INSERT INTO digits VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9);
+         CREATE TABLE transfers (id INT PRIMARY KEY AUTO_INCREMENT, account INT NOT NULL, reference VARCHAR(200) NOT NULL, trace BINARY(16),
+           KEY (account), UNIQUE KEY by_trace (trace), FULLTEXT KEY (reference));
+         CREATE TABLE accounts (id INT PRIMARY KEY, owner INT, name VARCHAR(80), KEY (name));
+         INSERT INTO accounts SELECT a.d + 10*b.d + 100*c.d, NULL, CONCAT('account ', a.d) FROM digits a, digits b, digits c;
+         INSERT INTO transfers (account, reference, trace)
+           SELECT a.d + 10*b.d + 100*c.d, CONCAT(REPEAT('reference ', 15), e.d), UNHEX(LPAD(HEX(a.d + 10*b.d + 100*c.d + 1000*e.d + 10000*f.d + 100000*g.d), 32, '0'))
+           FROM digits a, digits b, digits c, digits e, digits f, digits g WHERE g.d < 2;
+         ALTER TABLE transfers ADD CONSTRAINT of_account FOREIGN KEY (account) REFERENCES accounts (id);
+         CREATE TABLE totals (id INT PRIMARY KEY, n INT) ENGINE=MyISAM; INSERT INTO totals SELECT id, id FROM accounts;
+         CREATE TRIGGER counted AFTER INSERT ON transfers FOR EACH ROW UPDATE totals SET n = n + 1 WHERE id = NEW.account;
+         CREATE VIEW names AS SELECT name FROM accounts;",
+    );
+    source
+}
+
+/// The seed of a run; `PLANB_SEED` repeats one.
+fn seed() -> u64 {
+    let seed = std::env::var("PLANB_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| u64::from(std::process::id()) * 7919 + 1);
+    println!("PLANB_SEED={seed}");
+    seed
+}
+
+#[test]
+fn killed_at_random_moments_it_ends_the_same() {
+    let mut state = seed();
+    let mut dice = move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    for flavor in Flavor::ALL {
+        let source = bank(flavor);
+        let planb = Planb::new(&source, &reader(&source, &[]));
+        planb.backup(&[]);
+        let target = Server::start(flavor, &[]);
+        let to = restorer(&target);
+        let mut killed = 0;
+        // Killed earlier and later, until once it gets through.
+        let mut patience = 100 + dice() % 400;
+        let resumed = loop {
+            let begun = Instant::now();
+            let mut child = planb.spawn(&[&["--json"], arguments(&to).as_slice()].concat());
+            let ended = loop {
+                if let Some(status) = child.try_wait().expect("a child") {
+                    break Some(status);
+                }
+                if begun.elapsed() > Duration::from_millis(patience) {
+                    child.kill().expect("killed");
+                    child.wait().expect("ended");
+                    break None;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            };
+            match ended {
+                Some(status) => {
+                    let output = child.wait_with_output().expect("output");
+                    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                    // The server notices a moment later that a killed restore's session is gone.
+                    if status.code() == Some(3) && said.contains("another restore is running") {
+                        continue;
+                    }
+                    assert!(status.success(), "{said}");
+                    break said.contains("\"resumed\":true");
+                }
+                None => killed += 1,
+            }
+            patience += 200 + dice() % 600;
+        };
+        assert!(killed > 1 && resumed, "killed {killed} times, went on: {resumed}");
+        assert_same(&census(&source, &["bank"]), &census(&target, &["bank"]));
+        assert_eq!(
+            target
+                .sql("SELECT COUNT(*) FROM planb.restores WHERE phase = 'done'")
+                .trim(),
+            "1"
+        );
+    }
+}
+
+#[test]
+fn a_target_that_restarts_is_waited_for() {
+    let source = bank(Flavor::MySql);
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    planb.backup(&[]);
+    let mut target = Server::start(Flavor::MySql, &[]);
+    let to = restorer(&target);
+    let child = planb.spawn(&[&["--json"], arguments(&to).as_slice()].concat());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !target
+        .try_sql("SELECT COUNT(*) FROM planb.restored_members")
+        .is_ok_and(|count| count.trim() != "0")
+    {
+        assert!(Instant::now() < deadline, "no member was loaded");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    target.kill();
+    target.restart(&[]);
+    let output = child.wait_with_output().expect("output");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert_same(&census(&source, &["bank"]), &census(&target, &["bank"]));
+}
+
+#[test]
+fn what_stands_in_the_way_is_told_before_anything_is_written() {
+    let source = Server::start(Flavor::MySql, &["--max-allowed-packet=64M"]);
+    source.sql("CREATE DATABASE big; CREATE TABLE big.t (id INT PRIMARY KEY, b LONGBLOB); INSERT INTO big.t VALUES (1, REPEAT('x', 3000000))");
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    let backup = planb.backup(&[]);
+    let file = backup.display().to_string();
+
+    // From a file, with no configuration at all.
+    let small = Server::start(Flavor::MySql, &["--max-allowed-packet=1M"]);
+    let to = restorer(&small);
+    let mut from_file = arguments(&to);
+    from_file.insert(1, &file);
+    std::fs::remove_file(planb.config()).expect("a configuration");
+    let said = planb.fails(3, &from_file);
+    assert!(said.contains("max_allowed_packet"), "{said}");
+    assert_eq!(
+        small
+            .sql("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME IN ('planb', 'big')")
+            .trim(),
+        "0"
+    );
+
+    let other = Server::start(Flavor::MariaDb, &["--max-allowed-packet=64M"]);
+    let to = restorer(&other);
+    let mut to_maria = arguments(&to);
+    to_maria.insert(1, &file);
+    assert!(planb.fails(3, &to_maria).contains("restore to MySQL"));
+
+    let target = Server::start(Flavor::MySql, &["--max-allowed-packet=64M"]);
+    let to = restorer(&target);
+    let mut weak = arguments(&to);
+    weak.insert(1, &file);
+    target.sql("REVOKE CREATE VIEW, EVENT ON *.* FROM restorer@'%'");
+    let said = planb.fails(3, &weak);
+    assert!(said.contains("CREATE VIEW, EVENT"), "{said}");
+    target.sql("GRANT ALL ON *.* TO restorer@'%'");
+    let mut plan = weak.clone();
+    plan.push("--plan");
+    assert!(planb.ok(&plan).contains("nothing stands against it"));
+    assert_eq!(
+        target
+            .sql("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME IN ('planb', 'big')")
+            .trim(),
+        "0"
+    );
+    // A schema that the platform made beforehand, empty, is no obstacle.
+    target.sql("CREATE DATABASE big CHARACTER SET latin1");
+    planb.ok(&weak);
+    assert_eq!(target.sql("SELECT LENGTH(b) FROM big.t").trim(), "3000000");
+    assert_eq!(
+        target
+            .sql("SELECT DEFAULT_CHARACTER_SET_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'big'")
+            .trim(),
+        "utf8mb4"
+    );
+
+    for wrong in [
+        "mysql://u:secret@127.0.0.1",
+        "http://u@127.0.0.1",
+        "mysql://127.0.0.1",
+        "mysql://u@example.com",
+    ] {
+        let mut args = weak.clone();
+        args[3] = wrong;
+        planb.fails(2, &args);
+    }
+}
+
+/// The newest is damaged: the one before is taken, loudly; asked for by name, it is refused.
+#[test]
+fn a_damaged_backup_is_passed_over() {
+    let source = Server::start(Flavor::MySql, &[]);
+    source.sql("CREATE DATABASE bank; CREATE TABLE bank.t (id INT PRIMARY KEY); INSERT INTO bank.t VALUES (1)");
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    planb.backup(&[]);
+    source.sql("INSERT INTO bank.t VALUES (2)");
+    let newest = planb.backup(&[]);
+    let mut bytes = std::fs::read(&newest).expect("a backup");
+    // Within the data member, which comes second.
+    let members = bytes
+        .windows(4)
+        .enumerate()
+        .filter(|(_, w)| w == b"\x1f\x8b\x08\x00")
+        .map(|(at, _)| at);
+    let second = members.clone().nth(1).expect("a data member");
+    bytes[second + 15] ^= 1;
+    std::fs::write(&newest, &bytes).expect("written");
+    let target = Server::start(Flavor::MySql, &[]);
+    let to = restorer(&target);
+    let id = newest
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .expect("a name")
+        .trim_end_matches(".sql")
+        .to_owned();
+    let mut named = arguments(&to);
+    named.insert(1, &id);
+    let said = planb.fails(5, &named);
+    assert!(said.contains("member 1") && said.contains("bank.t"), "{said}");
+    let output = planb.run(&[&["--json"], arguments(&to).as_slice()].concat());
+    assert!(output.status.success(), "{}", support::planb::text(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("DAMAGED"));
+    assert_eq!(target.sql("SELECT COUNT(*) FROM bank.t").trim(), "1");
 }

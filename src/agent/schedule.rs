@@ -9,6 +9,8 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::config::cadence;
+
 /// Cron text, parsed.
 #[derive(Debug, Clone)]
 pub struct Cron {
@@ -81,20 +83,9 @@ impl Cron {
             .fold(0, |count, _| count + 1)
     }
 
-    /// The longest time between two ticks in the year after `from` (or the next 50,000 ticks, some five weeks of
-    /// minutes, if that is less): the interval that a worst case is made of.
-    pub fn largest_gap(&self, from: Timestamp) -> Option<Duration> {
-        let mut previous = self.next_after(from)?;
-        let mut largest = None;
-        for _ in 0..50_000 {
-            let Some(next) = self.next_after(previous) else { break };
-            largest = largest.max(Duration::try_from(next.duration_since(previous)).ok());
-            if next.duration_since(from).as_hours() > 366 * 24 {
-                break;
-            }
-            previous = next;
-        }
-        largest
+    /// The longest time between two ticks: the interval that a worst case is made of.
+    pub fn largest_gap(&self) -> Option<Duration> {
+        cadence::largest_gap(&self.parsed)
     }
 }
 
@@ -141,24 +132,6 @@ mod tests {
             Cron::parse("0 0 30 2 *", from),
             Err(ScheduleError::Never { .. })
         ));
-    }
-
-    #[test]
-    fn largest_gap_sees_hours_nights_and_weekends() {
-        let from = t("2025-12-27T00:00:00Z");
-        for (text, minutes) in [
-            ("*/5 * * * *", 5),
-            ("*/7 * * * *", 7),
-            ("0 0 * * *", 1440),
-            ("*/5 9-17 * * MON-FRI", 3 * 1440 - 8 * 60 - 55),
-            ("0 0 1 * *", 31 * 1440),
-        ] {
-            assert_eq!(
-                cron(text).largest_gap(from),
-                Some(Duration::from_secs(60 * minutes)),
-                "{text}"
-            );
-        }
     }
 
     #[test]

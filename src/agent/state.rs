@@ -187,7 +187,7 @@ impl State {
     /// Takes new settings; what is under way goes on.
     pub fn configure(&mut self, settings: Settings, at: Moment) {
         (self.gap, self.next_tick) = match &settings.plan {
-            Plan::Cron(cron) => (cron.largest_gap(at.wall), cron.next_after(at.wall)),
+            Plan::Cron(cron) => (cron.largest_gap(), cron.next_after(at.wall)),
             Plan::KeepRpo => (None, None),
         };
         self.settings = settings;

@@ -182,7 +182,26 @@ impl Runner {
                 Err(_) => tracing::warn!("what was staged could not be discarded in time"),
             }
         }
-        result
+        match result {
+            // A commit whose answer was not waited for may have been one.
+            Err(stopped @ (RunError::Cancelled | RunError::OutOfTime { .. })) => {
+                Err(self.looked_up(staged.committing()).await.unwrap_or(stopped))
+            }
+            other => other,
+        }
+    }
+
+    /// What became of a commit that nobody waited for; none if there was none.
+    async fn looked_up(&self, committing: Option<Committing>) -> Option<RunError> {
+        let Committing { id, name, digest } = committing?;
+        let there = tokio::time::timeout(STOP_WITHIN, self.store.properties(&name)).await;
+        Some(match there {
+            Ok(Ok(Some(blob))) if shelf::is_of(&blob, &digest) => RunError::StoppedAfterCommit(id),
+            // Somebody else's has the name, so ours was refused.
+            Ok(Ok(Some(_))) => return None,
+            // It may still be on its way.
+            Ok(Ok(None) | Err(_)) | Err(_) => RunError::StoppedInCommit(id),
+        })
     }
 
     async fn attempts(
@@ -368,6 +387,11 @@ impl Runner {
         })?;
         // The last look before anything becomes visible.
         holding.lease.confirm().await?;
+        holding.staged.commit_begins(Committing {
+            id: BackupId::at(dumped.index.summary.consistent_at),
+            name: upload.name.clone(),
+            digest: dumped.digest.clone(),
+        });
         let properties = self
             .store
             .commit(&upload, &dumped.blocks, &shelf::metadata(&dumped))
@@ -431,16 +455,37 @@ struct Holding<'a> {
 
 /// What was staged and not committed: to be discarded, however the run ends.
 #[derive(Debug, Default)]
-struct Staged(Mutex<Option<Upload>>);
+struct Staged {
+    upload: Mutex<Option<Upload>>,
+    committing: Mutex<Option<Committing>>,
+}
+
+/// A backup whose commit was begun.
+#[derive(Debug, Clone)]
+struct Committing {
+    id: BackupId,
+    name: String,
+    digest: String,
+}
 
 impl Staged {
     /// From here on blocks of `upload` may be in the store.
     fn begin(&self, upload: Upload) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(upload);
+        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = Some(upload);
+        *self.committing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// From here on it may be published.
+    fn commit_begins(&self, committing: Committing) {
+        *self.committing.lock().unwrap_or_else(PoisonError::into_inner) = Some(committing);
+    }
+
+    fn committing(&self) -> Option<Committing> {
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn take(&self) -> Option<Upload> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.upload.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

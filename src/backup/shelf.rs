@@ -42,6 +42,11 @@ pub fn metadata(dumped: &Dumped) -> Metadata {
     ])
 }
 
+/// Whether what stands there is the backup of this digest.
+pub fn is_of(blob: &Properties, digest: &str) -> bool {
+    blob.metadata.get(DIGEST).is_some_and(|there| there == digest)
+}
+
 /// Every backup under `prefix` and under `preserved/`, newest first. `epoch` is the one in force.
 ///
 /// # Errors

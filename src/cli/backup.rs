@@ -42,7 +42,7 @@ pub async fn run(common: &Common, args: &BackupArgs) -> Result<(), Failure> {
             tokio::select! {
                 result = &mut running => break result,
                 () = &mut interrupted, if !cancel.is_cancelled() => {
-                    eprintln!("planb: stopping; nothing will be left behind");
+                    eprintln!("planb: stopping; what is not published yet will be dropped");
                     cancel.cancel();
                 }
                 _ = tick.tick() => bar.draw(),

@@ -52,7 +52,10 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     if errors == 0 {
         Ok(())
     } else {
-        Err(Failure::failed(format!("doctor found {errors} errors")))
+        Err(Failure::Printed {
+            exit: 1,
+            message: format!("doctor found {errors} errors"),
+        })
     }
 }
 
@@ -154,6 +157,7 @@ async fn see(
     Ok(doctor::Source {
         dialect: facts.dialect.clone(),
         schemas,
+        other_schemas: facts.other_schemas.clone(),
         binlog_on: facts.binlog_on,
         binlog_complete: facts.binlog_complete,
         binlog_format: session.scalar("SELECT @@global.binlog_format").await?,

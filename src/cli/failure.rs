@@ -25,8 +25,8 @@ pub enum Failure {
     StoppedPartWay(String),
     /// 5
     Damaged(String),
-    /// The result, on stdout already, says it to scripts; this is for whoever reads along.
-    Told { message: String, exit: u8 },
+    /// What failed stands in the one object that was printed; this is for people.
+    Printed { exit: u8, message: String },
 }
 
 impl Failure {
@@ -41,7 +41,7 @@ impl Failure {
             Self::Refused(_) => 3,
             Self::StoppedPartWay(_) => 4,
             Self::Damaged(_) => 5,
-            Self::Told { exit, .. } => *exit,
+            Self::Printed { exit, .. } => *exit,
         }
     }
 
@@ -52,12 +52,12 @@ impl Failure {
             | Self::Refused(message)
             | Self::StoppedPartWay(message)
             | Self::Damaged(message)
-            | Self::Told { message, .. } => message,
+            | Self::Printed { message, .. } => message,
         }
     }
 
     pub fn report(&self, json: bool) {
-        if json && !matches!(self, Self::Told { .. }) {
+        if json && !matches!(self, Self::Printed { .. }) {
             println!(
                 "{}",
                 json!({"v": 1, "error": {"message": self.message(), "exit": self.exit_code()}})
@@ -121,6 +121,8 @@ impl From<RunError> for Failure {
             | RunError::OutOfTime { .. }
             | RunError::ReplicaBehind { .. }
             | RunError::TooManyAttempts { .. }
+            | RunError::StoppedAfterCommit(_)
+            | RunError::StoppedInCommit(_)
             | RunError::Cancelled => Self::Failed(told(&error)),
         }
     }

@@ -8,7 +8,7 @@ use super::failure::{Failure, told};
 use super::{Common, open};
 use crate::backup::ledger::Ledger;
 use crate::backup::prune::{self, lifecycle_policy_json};
-use crate::backup::retention::{Excess, Freeze, Holds, keep};
+use crate::backup::retention::{Excess, Freeze, Holds, Pruning, keep};
 use crate::backup::rpo::{Newest, State};
 use crate::backup::shelf;
 use crate::config::{Config, Place};
@@ -40,7 +40,13 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
     let clock = open::clock();
     let now = stores.backups.now().await?;
     let rpo = Newest::of(&entries).assess(config.targets.rpo, None, now);
-    let pruning = keep(&entries, &config.retention, &holds(rpo.state, clock.now(), now), now);
+    let holds = holds(rpo.state, clock.now(), now);
+    let pruning = keep(&entries, &config.retention, &holds, now);
+    let unheld = Holds {
+        freezes: Vec::new(),
+        ..holds
+    };
+    let frozen = frozen(&pruning, &keep(&entries, &config.retention, &unheld, now));
     let lines = prune::describe(&pruning);
     let removals = pruning.removals.len();
     if args.dry_run {
@@ -76,7 +82,9 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
     if common.json {
         println!(
             "{}",
-            json!({"v": 1, "removed": pruned.removed, "removed_bytes": pruned.bytes, "lines": lines})
+            json!({
+                "v": 1, "removed": pruned.removed, "removed_bytes": pruned.bytes, "lines": lines, "refused": frozen
+            })
         );
     } else {
         for line in &lines {
@@ -84,7 +92,17 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
         }
         println!("{pruned}");
     }
-    Ok(())
+    match frozen {
+        Some(message) => Err(Failure::Printed { exit: 3, message }),
+        None => Ok(()),
+    }
+}
+
+/// What to say where a safety rule keeps what would otherwise go; none where nothing would.
+fn frozen(pruning: &Pruning, otherwise: &Pruning) -> Option<String> {
+    let rule = pruning.freezes.first()?;
+    let spared = otherwise.removals.len();
+    (spared > 0).then(|| format!("{spared} backups that retention no longer wants were not removed: {rule}"))
 }
 
 /// What forbids removing right now.

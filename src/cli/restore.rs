@@ -1,6 +1,6 @@
 //! `planb restore`: a backup into a database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,12 +107,16 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     if let Some(path) = file {
         let blob = LocalFile::open(path).await?;
         let archive = Archive::open(Arc::new(blob)).await.map_err(RestoreError::from);
-        return job.restore(archive?, path.display().to_string()).await;
+        let done = job
+            .attempt(archive?, path.display().to_string(), &BTreeSet::new())
+            .await;
+        return Ok(done?);
     }
     let Some(config) = config else { return Ok(()) };
     let stores = open::stores_for_a_person(&config).await?;
     let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
     let candidates = candidates(&entries, args.backup.as_deref(), &stores.backups.describe())?;
+    let mut damaged = BTreeSet::new();
     for (tried, entry) in candidates.iter().enumerate() {
         let Some(properties) = stores.backups.properties(&entry.blob).await? else {
             return Err(Failure::failed(format!(
@@ -126,7 +130,12 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         };
         let opened = Archive::open(Arc::new(blob)).await.map_err(RestoreError::from);
         let done = match opened {
-            Ok(archive) => job.attempt(archive, entry.id.to_string()).await,
+            Ok(archive) => {
+                let digest = archive.digest.clone();
+                let done = job.attempt(archive, entry.id.to_string(), &damaged).await;
+                damaged.insert(digest);
+                done
+            }
             Err(error) => Err(error),
         };
         match (done, candidates.get(tried + 1)) {
@@ -264,11 +273,12 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn restore(&self, archive: Archive, backup: String) -> Result<(), Failure> {
-        Ok(self.attempt(archive, backup).await?)
-    }
-
-    async fn attempt(&self, archive: Archive, backup: String) -> Result<(), RestoreError> {
+    async fn attempt(
+        &self,
+        archive: Archive,
+        backup: String,
+        instead_of: &BTreeSet<String>,
+    ) -> Result<(), RestoreError> {
         let json = self.common.json;
         let total = archive.size_bytes();
         let restore = Restore {
@@ -279,6 +289,7 @@ impl Job<'_> {
             source_identity: None,
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,
+            instead_of: instead_of.clone(),
         };
         if self.args.plan {
             let plan = restore.plan().await?;

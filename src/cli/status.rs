@@ -155,7 +155,7 @@ fn next_commit(config: &Config, newest: Timestamp, run: Duration, now: Timestamp
 /// The longest time between two starts.
 pub fn interval(config: &Config, now: Timestamp) -> Option<Duration> {
     match &config.backup.schedule {
-        Schedule::Cron(text) => Cron::parse(text, now).ok()?.largest_gap(now),
+        Schedule::Cron(text) => Cron::parse(text, now).ok()?.largest_gap(),
         Schedule::KeepRpo => None,
     }
 }

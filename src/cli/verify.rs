@@ -270,7 +270,7 @@ impl Report {
             return Err(Failure::Damaged(message));
         }
         self.print(common, result, looked, took, Some(&message));
-        Err(Failure::Told { message, exit: 5 })
+        Err(Failure::Printed { exit: 5, message })
     }
 
     /// One object, whatever the result.

@@ -80,6 +80,7 @@ mod tests {
         assert_eq!(gap_of("0 3 * * *"), minutes(24 * 60));
         assert_eq!(gap_of("*/5 9-17 * * *"), minutes(15 * 60 + 5));
         assert_eq!(gap_of("0 * * * MON-FRI"), minutes(49 * 60));
+        assert_eq!(gap_of("*/5 9-17 * * MON-FRI"), minutes(3 * 1440 - 8 * 60 - 55));
         assert_eq!(gap_of("0,50 * * * *"), minutes(50));
         // */7 restarts at each full hour: 56 and then 0, four minutes later, never more than seven.
         assert_eq!(gap_of("*/7 * * * *"), minutes(7));

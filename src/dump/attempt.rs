@@ -99,10 +99,11 @@ impl Attempt<'_> {
         } else {
             snapshot::replica_lag(&mut control, &self.facts.dialect).await?
         };
-        let before = self.schemas(&mut control).await?;
-        let fingerprint = catalog::fingerprint(&mut control, &self.facts.dialect, &before).await?;
+        let found = self.schemas(&mut control).await?;
+        let before = catalog::fingerprint(&mut control, &self.facts.dialect, &found).await?;
 
-        let mut snapshot = self.open(&before).await?;
+        let mut snapshot = self.open(&found).await?;
+        drop(found);
         let behind = jiff::SignedDuration::from_secs(lag.unwrap_or(0));
         snapshot.consistent_at = snapshot
             .consistent_at
@@ -113,7 +114,13 @@ impl Attempt<'_> {
             run_id: run_id.to_owned(),
         };
 
+        // Nothing tells whether what came or went about now did so before the snapshot or after it.
         let schemas = self.schemas(&mut control).await?;
+        let held = catalog::fingerprint(&mut control, &self.facts.dialect, &schemas).await?;
+        let unsure = before.difference(&held);
+        if let Some(what) = unsure.or(self.new_schema(&mut control).await?) {
+            return Err(AttemptError::SchemaChanged { what });
+        }
         let history = schemas
             .iter()
             .flat_map(|schema| &schema.tables)
@@ -138,10 +145,12 @@ impl Attempt<'_> {
             self.read(&jobs, snapshot.sessions, &intake, &guard, &stop).await?;
             let after = self.schemas(&mut control).await?;
             let now = catalog::fingerprint(&mut control, &self.facts.dialect, &after).await?;
-            if let Some(what) = catalog::difference(&fingerprint, &now) {
+            if let Some(what) = held.loss(&now) {
                 return Err(AttemptError::SchemaChanged { what });
             }
-            for (number, (kind, schema, text)) in (0_u32..).zip(script::after_data(&after)) {
+            // What stood at the snapshot: a view of today may need a table that is not in this dump.
+            for (number, (kind, schema, text)) in (0_u32..).zip(script::after_data(&schemas, &self.facts.other_schemas))
+            {
                 submit(&intake, kind, &schema, number, text).await?;
             }
             Ok(())
@@ -182,6 +191,16 @@ impl Attempt<'_> {
         Ok(schemas)
     }
 
+    /// A schema that nobody has looked at, though it may hold data of the snapshot's instant.
+    async fn new_schema(&self, control: &mut Session) -> Result<Option<String>, AttemptError> {
+        if !self.facts.every_schema {
+            return Ok(None);
+        }
+        let existing = catalog::user_schemas(control).await?;
+        let new = existing.into_iter().find(|name| !self.facts.schemas.contains(name));
+        Ok(new.map(|name| format!("schema {name}")))
+    }
+
     async fn open(&self, schemas: &[catalog::Schema]) -> Result<Snapshot, AttemptError> {
         let tables = schemas
             .iter()
@@ -220,6 +239,8 @@ impl Attempt<'_> {
                 .iter()
                 .flat_map(|schema| schema.notes.clone())
                 .chain(broken_views(schemas))
+                .chain(script::unplaced(schemas))
+                .chain(views_elsewhere(schemas, &self.facts.other_schemas))
                 .collect(),
             rows: 0,
             raw_bytes: 0,
@@ -436,6 +457,19 @@ fn broken_views(schemas: &[catalog::Schema]) -> Vec<String> {
                 "{}.{}: the view is unusable at the source and is kept as a comment ({why})",
                 view.schema, view.name
             ))
+        })
+        .collect()
+}
+
+fn views_elsewhere(schemas: &[catalog::Schema], others: &[String]) -> Vec<String> {
+    let views = script::views_elsewhere(schemas, others).into_iter();
+    views
+        .map(|(view, other)| {
+            format!(
+                "{}.{}: the view needs schema {other}, which is not in this backup; it stands last, and where there is no \
+                 {other} a plain load stops there",
+                view.schema, view.name
+            )
         })
         .collect()
 }

@@ -8,8 +8,9 @@ use crate::mysql::dialect::{Dialect, Family};
 use crate::mysql::{DbError, Session};
 
 mod fingerprint;
+mod partitions;
 
-pub use fingerprint::{Fingerprint, difference, fingerprint};
+pub use fingerprint::{Fingerprint, fingerprint};
 
 /// A table whose rows are dumped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Table {
     pub key: Option<Key>,
     /// MariaDB system versioning whose history rows are dumped too.
     pub history: bool,
+    /// Those to read, where one may be added meanwhile; none: the table as a whole.
+    pub partitions: Vec<String>,
 }
 
 /// An index by which a table can be read in pieces.
@@ -97,7 +100,7 @@ pub async fn user_schemas(session: &mut Session) -> Result<Vec<String>, DbError>
         .collect())
 }
 
-/// Reads one schema. Not inside the snapshot: definitions are not versioned, so the caller reads twice and
+/// Reads one schema. Not inside the snapshot: definitions are not versioned, so the caller reads again and
 /// compares (see [`fingerprint`]).
 pub async fn schema(session: &mut Session, dialect: &Dialect, name: &str) -> Result<Schema, DbError> {
     let mut schema = Schema {
@@ -125,6 +128,7 @@ async fn tables(session: &mut Session, dialect: &Dialect, schema: &mut Schema) -
     let name = schema.name.clone();
     let mut columns = columns(session, &name).await?;
     let mut keys = keys(session, dialect, &name).await?;
+    let mut partitions = partitions::partitions(session, &name).await?;
     let rows = session
         .text(&format!(
             "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, COALESCE(ENGINE,''), COALESCE(TABLE_ROWS,0), \
@@ -227,6 +231,7 @@ async fn tables(session: &mut Session, dialect: &Dialect, schema: &mut Schema) -
                     columns,
                     key,
                     history,
+                    partitions: partitions.remove(table).filter(|_| !history).unwrap_or_default(),
                 });
             }
             other => schema.notes.push(format!("{name}.{table}: a {other} is not carried")),

@@ -136,11 +136,14 @@ pub fn write_view(out: &mut Vec<u8>, definition: &Definition) {
         }
         return;
     }
+    // A function of the view's own schema stands there without the schema's name.
     push(
         out,
         &format!(
-            "SET character_set_client = {}, collation_connection = {};\n",
-            definition.character_set_client, definition.collation_connection
+            "USE {};\nSET character_set_client = {}, collation_connection = {};\n",
+            identifier(&definition.schema),
+            definition.character_set_client,
+            definition.collation_connection
         ),
     );
     write_cut(out, &cut(&definition.create));
@@ -188,6 +191,34 @@ pub fn order_views(views: Vec<Definition>) -> Vec<Definition> {
     }
     let mut views: Vec<Option<Definition>> = views.into_iter().map(Some).collect();
     order.into_iter().filter_map(|i| views[i].take()).collect()
+}
+
+/// Views that need a schema of `others`, by themselves or through a view that does; with that schema's name. As in
+/// [`order_views`], a mention in a string or alias counts.
+pub fn reaching_elsewhere<'a>(views: &[&'a Definition], others: &[String]) -> Vec<(&'a Definition, String)> {
+    let mut reaching: Vec<(&Definition, String)> = Vec::new();
+    loop {
+        let next = views.iter().find_map(|view| {
+            if reaching.iter().any(|(known, _)| known == view) {
+                return None;
+            }
+            let body = body_of(&view.create);
+            let named = |name: &String| contains(body, format!("{}.", identifier(name)).as_bytes());
+            let through = |known: &Definition| {
+                let name = format!("{}.{}", identifier(&known.schema), identifier(&known.name));
+                contains(body, name.as_bytes())
+            };
+            let other = others.iter().find(|name| named(name)).or_else(|| {
+                let known = reaching.iter().find(|(known, _)| through(known));
+                known.map(|(_, other)| other)
+            })?;
+            Some((*view, other.clone()))
+        });
+        match next {
+            Some(found) => reaching.push(found),
+            None => return reaching,
+        }
+    }
 }
 
 /// What follows ` AS `: the view's own name stands before it.
@@ -285,6 +316,22 @@ mod tests {
             place("a") > place("b") && place("b") > place("z") && place("a") > place("c"),
             "{names:?}"
         );
+    }
+
+    #[test]
+    fn views_that_need_another_schema_are_found_through_others() {
+        let views = [
+            view("s", "a", "select `t`.`x` AS `x` from `s`.`t`"),
+            view("s", "b", "select 1 from `s`.`c`"),
+            view("s", "c", "select 1 from (`s`.`t` join `away`.`t`)"),
+            view("s", "d", "select 1 from `s`.`awaY`"),
+        ];
+        let reaching = reaching_elsewhere(&views.iter().collect::<Vec<_>>(), &["away".to_owned()]);
+        let names: Vec<_> = reaching
+            .iter()
+            .map(|(view, other)| (view.name.as_str(), other.as_str()))
+            .collect();
+        assert_eq!(names, [("c", "away"), ("b", "away")]);
     }
 
     #[test]

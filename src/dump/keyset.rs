@@ -40,6 +40,12 @@ impl Reading {
             }
         }
         let history = if table.history { " FOR SYSTEM_TIME ALL" } else { "" };
+        let names: Vec<String> = table.partitions.iter().map(|name| identifier(name)).collect();
+        let partitions = if names.is_empty() {
+            String::new()
+        } else {
+            format!(" PARTITION ({})", names.join(","))
+        };
         Self {
             // The driver takes a row whose first byte is 0xFE for the end of the result: a first column of
             // 16 MiB or more begins so. A constant in front makes that impossible.
@@ -47,7 +53,7 @@ impl Reading {
                 .chain(expressions)
                 .collect::<Vec<_>>()
                 .join(","),
-            from: format!("{}{history}", qualified(&table.schema, &table.name)),
+            from: format!("{}{partitions}{history}", qualified(&table.schema, &table.name)),
             key: table.key.clone(),
             key_at,
         }
@@ -216,7 +222,20 @@ mod tests {
                 descending: keys.iter().map(|_| false).collect(),
             }),
             history: false,
+            partitions: Vec::new(),
         }
+    }
+
+    #[test]
+    fn only_the_partitions_of_the_snapshot_are_read() {
+        let cut = Table {
+            partitions: vec!["p0".into(), "p 1".into()],
+            ..table(&["a"])
+        };
+        assert_eq!(
+            Reading::of(&cut).all(),
+            "SELECT 0,`a`,`v` FROM `s`.`t` PARTITION (`p0`,`p 1`)"
+        );
     }
 
     #[test]

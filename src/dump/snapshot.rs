@@ -23,9 +23,9 @@ use crate::mysql::dialect::{Dialect, Family};
 use crate::mysql::grants::Grants;
 use crate::mysql::{Address, DbError, Session};
 
+mod pause;
 mod replica;
 
-use replica::replica;
 pub use replica::{is_binlog_complete, replica_lag};
 
 const OPEN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
@@ -187,66 +187,6 @@ impl Opener<'_> {
                 until = Instant::now() + MARIADB_PATIENCE;
             }
         }
-    }
-
-    async fn paused_replica(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {
-        let mut control = reader_session(self.address, self.dialect, self.wish.lock_wait).await?;
-        let before = replica(&mut control, self.dialect).await?;
-        let Some(before) = before.filter(|replica| replica.running) else {
-            return Err(AttemptError::Replica(
-                "pause_replica is set, but no applier is running on the source; start replication, or take it out"
-                    .to_owned(),
-            ));
-        };
-        if before.channels > 1 {
-            return Err(AttemptError::Replica(
-                "pause_replica is set, but the source replicates from several servers: there is no one position; take it out"
-                    .to_owned(),
-            ));
-        }
-        let lag = before.lag()?;
-        let begun = Instant::now();
-        let consistent_at = self.clock.now();
-        control.execute(self.dialect.stop_applier).await?;
-        // Whatever happens in between, the applier is started again before an error goes up.
-        let opened = self.open_all(&mut sessions).await;
-        let stopped = replica(&mut control, self.dialect).await;
-        let gtid = match self.dialect.version.family {
-            Family::MySql => control.scalar("SELECT @@global.gtid_executed").await,
-            Family::MariaDb => control.scalar("SELECT @@global.gtid_slave_pos").await,
-        };
-        let started = control.execute(self.dialect.start_applier).await;
-        let locked = begun.elapsed();
-        if let Err(error) = started {
-            // The session may be gone, the applier must not stay so.
-            let mut again = self.address.connect().await?;
-            if let Err(again) = again.execute(self.dialect.start_applier).await {
-                let sql = self.dialect.start_applier;
-                tracing::error!(%again, "the replica's applier stands still: run {sql} on the source");
-            }
-            return Err(error.into());
-        }
-        opened?;
-        let Some(at) = stopped? else {
-            return Err(AttemptError::Replica(
-                "the source stopped being a replica meanwhile".to_owned(),
-            ));
-        };
-        control.close().await;
-        Ok(Snapshot {
-            sessions,
-            way: Way::PausedReplica,
-            locked,
-            position: Position::Exact {
-                file: at.file,
-                position: at.position,
-                gtid: one_line(&gtid?),
-            },
-            // What the replica has not applied yet would be lost as well.
-            consistent_at: consistent_at
-                .saturating_sub(jiff::SignedDuration::from_secs(lag))
-                .unwrap_or(consistent_at),
-        })
     }
 
     async fn global_lock(&self, mut sessions: Vec<Session>) -> Result<Snapshot, AttemptError> {

@@ -13,6 +13,10 @@ pub struct SourceFacts {
     pub grants: Grants,
     pub identity: String,
     pub schemas: Vec<String>,
+    /// Those that are there as well and are not dumped.
+    pub other_schemas: Vec<String>,
+    /// No databases are configured: a schema that comes to be is dumped as well.
+    pub every_schema: bool,
     pub binlog_on: bool,
     /// The binlog is on and holds every change of the data.
     pub binlog_complete: bool,
@@ -56,7 +60,9 @@ async fn survey_session(session: &mut Session, source: &config::Source) -> Resul
         dialect,
         grants,
         identity,
+        other_schemas: existing.into_iter().filter(|name| !schemas.contains(name)).collect(),
         schemas,
+        every_schema: source.databases.is_empty(),
         binlog_on,
         binlog_complete,
     })

@@ -21,8 +21,11 @@ pub enum MemberKind {
     /// Views of all schemas, in an order that loads.
     Views,
     Triggers,
-    /// Last, so that none fires into a half-loaded database.
+    /// After the data, so that none fires into a half-loaded database.
     Events,
+    /// Views that need a schema which this backup does not hold. Last: a server without it stops here, with everything
+    /// else loaded.
+    ViewsElsewhere,
 }
 
 /// One member's line.

@@ -149,7 +149,9 @@ impl DbError {
         match code {
             1317 | 3024 | 1969 => Self::Interrupted { detail },
             1205 | 1213 | 1099 => Self::LockWait { detail },
-            1412 | 1146 | 1054 | 1051 | 1356 | 1305 | 1360 | 1539 | 1049 | 4091 => Self::DefinitionChanged { detail },
+            1412 | 1146 | 1054 | 1051 | 1356 | 1305 | 1360 | 1539 | 1049 | 1735 | 4091 => {
+                Self::DefinitionChanged { detail }
+            }
             1044 | 1045 | 1142 | 1143 | 1227 | 1370 => Self::Denied {
                 sql: shortened_bytes(sql),
                 detail,

@@ -59,6 +59,38 @@ pub async fn holds_lock(session: &mut Session) -> Result<bool, DbError> {
     Ok(session.scalar(&sql).await? == "1")
 }
 
+/// Sessions that load hold one of these each, so that those of a killed restore, which the server goes on working for,
+/// can be found and ended.
+const WORKERS: usize = 64;
+
+fn worker(number: usize) -> String {
+    format!("planb_restore_{number}")
+}
+
+/// Marks a session as one that loads.
+pub async fn enlist(session: &mut Session) -> Result<(), DbError> {
+    for number in 0..WORKERS {
+        let sql = format!("SELECT GET_LOCK('{}', 0)", worker(number));
+        if session.scalar(&sql).await? == "1" {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Ends the loading sessions of an earlier restore. True once none is left; the caller holds the target and asks again.
+pub async fn evict(session: &mut Session) -> Result<bool, DbError> {
+    let asked: Vec<String> = (0..WORKERS).map(|n| format!("IS_USED_LOCK('{}')", worker(n))).collect();
+    let rows = session.table(&format!("SELECT {}", asked.join(", "))).await?;
+    let mut is_clear = true;
+    for id in rows.into_iter().flatten().flatten() {
+        is_clear = false;
+        // Gone by itself meanwhile, or somebody else's: then it is waited for.
+        let _ = session.execute(format!("KILL {}", String::from_utf8_lossy(&id))).await;
+    }
+    Ok(is_clear)
+}
+
 /// Makes the bookkeeping schema if it is not there.
 pub async fn prepare(session: &mut Session) -> Result<(), DbError> {
     for sql in [

@@ -1,7 +1,7 @@
 //! Rows into tables: several sessions, each with one member at a time, each member in one transaction.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::dump::literal::qualified;
 use crate::mysql::{Address, DbError, Session};
 
 /// How long a target may be away (a restart, a failover of its own) before the restore gives up.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Figures for people, read while it runs.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ pub struct Progress {
     pub stored_bytes: AtomicU64,
     pub rows: AtomicU64,
     pub retries: AtomicU64,
+    /// Something is on the target.
+    pub is_begun: AtomicBool,
 }
 
 /// What sessions share.
@@ -188,9 +190,10 @@ impl Loading {
     }
 }
 
-/// A session with the backup's settings.
+/// A session with the backup's settings, marked as one that loads.
 pub async fn connect(address: &Address, plan: &Plan) -> Result<Session, DbError> {
     let mut session = address.connect().await?;
+    ledger::enlist(&mut session).await?;
     for setting in &plan.settings {
         session.execute(setting).await?;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub struct Restore {
     pub sessions: usize,
     /// Throw an unfinished restore away first.
     pub start_over: bool,
+    /// Digests of backups that proved damaged: what was restored of them is thrown away.
+    pub instead_of: BTreeSet<String>,
 }
 
 /// How it went.
@@ -91,18 +94,59 @@ impl Restore {
         cancel: &CancellationToken,
     ) -> Result<Restored, RestoreError> {
         let begun = Instant::now();
-        let mut control = self.address.connect().await?;
-        // Kept through the longest key build; the lock goes with the session.
-        control.execute("SET SESSION wait_timeout = 86400").await?;
-        if !ledger::lock(&mut control).await? {
-            return Err(RestoreError::Busy);
+        let mut until = begun + load::PATIENCE;
+        let mut last = 0;
+        loop {
+            let error = match self.locked(progress, observer, cancel, begun).await {
+                Ok(restored) => return Ok(restored),
+                Err(error) => error,
+            };
+            // A server that was away for a while is not given up as long as there is progress in between.
+            let rows = progress.rows.load(Relaxed);
+            if rows != std::mem::replace(&mut last, rows) {
+                until = Instant::now() + load::PATIENCE;
+            }
+            let is_begun =
+                matches!(error, RestoreError::Begun(_) | RestoreError::Busy) && progress.is_begun.load(Relaxed);
+            let goes_on = error.is_passing() || matches!(error, RestoreError::Busy);
+            if !is_begun || !goes_on || cancel.is_cancelled() || Instant::now() > until {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the restore goes on as soon as the target answers");
+            tokio::select! {
+                () = cancel.cancelled() => return Err(error),
+                () = tokio::time::sleep(load::LONGEST_PAUSE) => {}
+            }
         }
-        let done = self.locked(&mut control, progress, observer, cancel, begun).await;
-        control.close().await;
-        done
     }
 
+    /// From taking hold of the target to letting go of it.
     async fn locked(
+        &self,
+        progress: &Arc<Progress>,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+        begun: Instant,
+    ) -> Result<Restored, RestoreError> {
+        let was_begun = progress.is_begun.load(Relaxed);
+        let as_begun = |error: RestoreError| {
+            if was_begun {
+                RestoreError::Begun(Box::new(error))
+            } else {
+                error
+            }
+        };
+        let mut control = self.address.connect().await.map_err(|error| as_begun(error.into()))?;
+        let done = self.hold(&mut control, progress, observer, cancel, begun).await;
+        control.close().await;
+        match done {
+            Err(error @ (RestoreError::Begun(_) | RestoreError::Busy)) => Err(error),
+            Err(error) => Err(as_begun(error)),
+            Ok(restored) => Ok(restored),
+        }
+    }
+
+    async fn hold(
         &self,
         control: &mut Session,
         progress: &Arc<Progress>,
@@ -110,8 +154,24 @@ impl Restore {
         cancel: &CancellationToken,
         begun: Instant,
     ) -> Result<Restored, RestoreError> {
+        // Kept through the longest key build; the lock goes with the session.
+        control.execute("SET SESSION wait_timeout = 86400").await?;
+        if !ledger::lock(control).await? {
+            return Err(RestoreError::Busy);
+        }
+        let until = Instant::now() + load::PATIENCE;
+        while !ledger::evict(control).await? {
+            if cancel.is_cancelled() {
+                return Err(RestoreError::Cancelled);
+            }
+            if Instant::now() > until {
+                return Err(RestoreError::Busy);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         let prepared = self.prepare(control).await?;
         observer.planned(&prepared.plan, prepared.unfinished.is_some());
+        progress.is_begun.store(true, Relaxed);
         self.carry_out(control, &prepared, progress, observer, cancel, begun)
             .await
             .map_err(|error| RestoreError::Begun(Box::new(error)))
@@ -189,7 +249,7 @@ impl Restore {
             repairs: prepared.plan.repairs.clone(),
             sleeping_events,
             resumed,
-            retries: progress.retries.load(std::sync::atomic::Ordering::Relaxed),
+            retries: progress.retries.load(Relaxed),
             server: prepared.target.version.to_string(),
         })
     }
@@ -203,7 +263,11 @@ impl Restore {
             match member.kind {
                 MemberKind::Schema => schema = Schema::parse(&self.archive.member(number).await?)?,
                 MemberKind::Data => {}
-                MemberKind::Routines | MemberKind::Views | MemberKind::Triggers | MemberKind::Events => {
+                MemberKind::Routines
+                | MemberKind::Views
+                | MemberKind::Triggers
+                | MemberKind::Events
+                | MemberKind::ViewsElsewhere => {
                     items.push((member.kind, programs::items(&self.archive.member(number).await?)?));
                 }
             }
@@ -213,7 +277,7 @@ impl Restore {
             if record.phase == Phase::Done {
                 continue;
             }
-            if self.start_over {
+            if self.start_over || self.instead_of.contains(&record.digest) {
                 ledger::forget(session, &record).await?;
             } else if record.digest == self.archive.digest {
                 unfinished = Some(record);
@@ -287,13 +351,15 @@ impl Restore {
 
     async fn data(&self, control: &mut Session, loading: &Arc<Loading>) -> Result<(), RestoreError> {
         let loaded = ledger::loaded(control, &self.archive.digest).await?;
+        loading.progress.stored_bytes.store(0, Relaxed);
+        loading.progress.rows.store(0, Relaxed);
         for &number in &loaded {
             let Some(record) = self.archive.index.members.get(number) else {
                 continue;
             };
             let (stored, rows) = (&loading.progress.stored_bytes, &loading.progress.rows);
-            stored.fetch_add(record.stored_bytes, std::sync::atomic::Ordering::Relaxed);
-            rows.fetch_add(record.rows, std::sync::atomic::Ordering::Relaxed);
+            stored.fetch_add(record.stored_bytes, Relaxed);
+            rows.fetch_add(record.rows, Relaxed);
         }
         let mut jobs = Vec::new();
         for table in &loading.plan.tables {
@@ -343,7 +409,7 @@ impl Restore {
                 let name = key.strip_prefix(b"CONSTRAINT ").and_then(super::schema::identifier);
                 name.is_none_or(|(name, _)| {
                     let known = [&table.schema, &table.name, &name].map(|name| name.to_lowercase());
-                    !there.contains(&known.to_vec())
+                    !there.contains(known.as_slice())
                 })
             };
             let missing: Vec<&Vec<u8>> = table.deferred.foreign_keys.iter().filter(is_missing).collect();

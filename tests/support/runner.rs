@@ -1,7 +1,7 @@
 //! Runs inside the test's own process, for what no configuration can bring about: a store with few blocks, one that
 //! stops taking them, a clock that stands or jumps.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use planb::backup::run::{Observer, Runner, Wanted};
@@ -27,6 +27,11 @@ pub struct GatedStore {
     open: watch::Sender<bool>,
     /// Blocks that came to the gate.
     pub arrived: AtomicUsize,
+    answers: watch::Sender<bool>,
+    /// Questions whether a name is free: each comes when a snapshot has just been opened.
+    pub asked: AtomicUsize,
+    /// From now on commits succeed, and nobody hears of it.
+    pub commits_are_silent: AtomicBool,
 }
 
 impl GatedStore {
@@ -36,7 +41,15 @@ impl GatedStore {
             max_blocks,
             open: watch::channel(open).0,
             arrived: AtomicUsize::new(0),
+            answers: watch::channel(true).0,
+            asked: AtomicUsize::new(0),
+            commits_are_silent: AtomicBool::new(false),
         })
+    }
+
+    /// Whether it says which names are free.
+    pub fn set_answers(&self, answers: bool) {
+        self.answers.send_replace(answers);
     }
 
     pub fn set_open(&self, open: bool) {
@@ -68,7 +81,11 @@ impl BlobStore for GatedStore {
         metadata: &Metadata,
     ) -> Result<Properties, StoreError> {
         assert!(blocks.len() <= self.max_blocks as usize, "{} blocks", blocks.len());
-        self.inner.commit(upload, blocks, metadata).await
+        let properties = self.inner.commit(upload, blocks, metadata).await;
+        if self.commits_are_silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        properties
     }
     async fn discard(&self, upload: &Upload) -> Result<(), StoreError> {
         self.inner.discard(upload).await
@@ -77,6 +94,8 @@ impl BlobStore for GatedStore {
         self.inner.list(prefix).await
     }
     async fn properties(&self, name: &str) -> Result<Option<Properties>, StoreError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let _ = self.answers.subscribe().wait_for(|answers| *answers).await;
         self.inner.properties(name).await
     }
     async fn read(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::backup::claim::ClaimError;
+use crate::backup::entry::BackupId;
 use crate::backup::lease::LeaseError;
 use crate::dump::AttemptError;
 use crate::source::login::LoginError;
@@ -41,6 +42,10 @@ pub enum RunError {
     LeaseLost,
     #[error("cancelled; what had not been published by then was dropped")]
     Cancelled,
+    #[error("stopped, but {0} had been published by then: it is whole and stays")]
+    StoppedAfterCommit(BackupId),
+    #[error("stopped while {0} was being published, and nobody knows yet whether it was; planb backups tells")]
+    StoppedInCommit(BackupId),
 }
 
 impl RunError {
@@ -57,6 +62,8 @@ impl RunError {
             | Self::OutOfTime { .. }
             | Self::TooManyAttempts { .. }
             | Self::LeaseLost
+            | Self::StoppedAfterCommit(_)
+            | Self::StoppedInCommit(_)
             | Self::Cancelled => false,
         }
     }
