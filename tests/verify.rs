@@ -20,7 +20,7 @@ use planb::backup::retention::{Holds, Reason, keep};
 use planb::backup::rpo::Newest;
 use planb::backup::verify::{Verdict, stored};
 use planb::backup::{archive::ReadError, shelf};
-use planb::clock::{Clock, SystemClock};
+use planb::clock::{Clock, FixedClock, SystemClock};
 use planb::config::Config;
 use planb::format::member::Packer;
 use planb::store::directory::DirectoryStore;
@@ -339,6 +339,43 @@ async fn writers_of_proofs_never_undo_each_other_and_nonsense_is_passed_over() {
         join().await.is_err(),
         "a store that does not answer has not said that there are no proofs"
     );
+}
+
+#[tokio::test]
+async fn proofs_of_backups_that_are_gone_go_a_week_later() {
+    let clock = Arc::new(FixedClock::at(plain(0).consistent_at));
+    let control = MemoryStore::new(Arc::clone(&clock) as _);
+    let (kept, gone) = (plain(0), plain(1));
+    for entry in [&kept, &gone] {
+        let found = finding(Level::Structure, entry, clock.now());
+        let written = ledger::note(&control, PREFIX, &entry.id, &entry.digest, &found).await;
+        written.expect("written");
+    }
+    let other = "proofs/other/backup-20260101-000100.json";
+    let never_ours = "proofs/backups/notes.json";
+    for name in [other, never_ours] {
+        control
+            .put(name, Bytes::new(), Condition::Absent)
+            .await
+            .expect("written");
+    }
+    let sweep = async || {
+        let listing = [kept.clone()];
+        ledger::sweep(&control, PREFIX, &listing, clock.now())
+            .await
+            .expect("swept")
+    };
+    assert_eq!(sweep().await, 0, "a listing may be older than a proof");
+    clock.set(clock.now() + Duration::from_secs(8 * 86_400));
+    assert_eq!((sweep().await, sweep().await), (1, 0));
+    let names: Vec<String> = control
+        .list("proofs/")
+        .await
+        .expect("listed")
+        .into_iter()
+        .map(|blob| blob.name)
+        .collect();
+    assert_eq!(names, [&format!("proofs/backups/{}.json", kept.id), never_ours, other]);
 }
 
 // --- the real binary ----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
 
 use super::claim;
 use super::entry::{BackupId, Entry};
@@ -15,6 +16,8 @@ use crate::store::{BlobStore, Condition, ETag, Properties, StoreError};
 const AT_ONCE: usize = 16;
 /// A record holds a handful of findings; what claims to be larger is none.
 const LARGEST_BYTES: u64 = 64 << 10;
+/// A record outlives its backup by this long: long enough for a listing that is not quite new.
+const KEPT_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How often a record that others write too is read again.
 const TRIES: u32 = 5;
 
@@ -111,6 +114,39 @@ pub async fn note(
         }
     }
     Err(last.map_or(LedgerError::Unreadable(name), LedgerError::Store))
+}
+
+/// Removes records of backups that are gone, a while after they were written, and says how many: an agent writes one
+/// every few minutes for as long as it lives.
+///
+/// # Errors
+/// The store's; what was removed by then stays removed.
+pub async fn sweep(
+    control: &dyn BlobStore,
+    prefix: &str,
+    entries: &[Entry],
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let folder = folder(prefix);
+    let there: BTreeSet<&BackupId> = entries.iter().map(|entry| &entry.id).collect();
+    let is_stale = |blob: &Properties| {
+        let id = blob
+            .name
+            .strip_prefix(&folder)
+            .and_then(|name| name.strip_suffix(".json"));
+        let gone = id.and_then(BackupId::parse).is_some_and(|id| !there.contains(&id));
+        gone && now.duration_since(blob.last_modified) > KEPT_AFTER
+    };
+    let mut removed = 0;
+    for blob in control.list(&folder).await?.iter().filter(|blob| is_stale(blob)) {
+        match control.delete(&blob.name, &blob.etag).await {
+            Ok(()) => removed += 1,
+            // Somebody else is at it.
+            Err(StoreError::NotFound { .. } | StoreError::Changed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
 }
 
 /// Why a proof could not be read or written.

@@ -13,7 +13,7 @@ use super::{Common, open};
 use crate::agent::runner::{BackupRunner, Checked, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
 use crate::backup::entry::BackupId;
-use crate::backup::ledger::Ledger;
+use crate::backup::ledger::{self, Ledger};
 use crate::backup::prune;
 use crate::backup::retention::{Excess, keep};
 use crate::backup::rpo::Rpo;
@@ -149,6 +149,11 @@ impl BackupRunner for Driven {
             .approve(Excess::Defer)
             .map_err(|error| RunError::Permanent(told(&error)))?;
         let removal = self.config.retention.removal;
+        // An agent without the right to delete leaves them; they are small.
+        let control = stores.control.as_ref();
+        if let Err(error) = ledger::sweep(control, &self.config.store.prefix, &survey.entries, survey.store_now).await {
+            tracing::debug!(error = told(&error), "proofs of backups that are gone were not removed");
+        }
         let pruned = prune::execute(stores.backups.as_ref(), &approved, removal, clock.as_ref(), &cancel).await;
         pruned.map(|pruned| pruned.to_string()).map_err(|error| {
             if error.is_permanent() {
