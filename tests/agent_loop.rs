@@ -378,3 +378,108 @@ async fn retention_follows_a_good_run_at_most_hourly() {
     assert_eq!(prunes.len(), 3, "{prunes:?}");
     assert!(prunes[0] >= Duration::from_secs(200) && prunes.windows(2).all(|p| p[1] - p[0] >= minutes(60)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_backup_is_checked_once_after_its_run() {
+    let world = World::with_backup(minutes(1));
+    play_for(&world, cron(EVERY_FIVE), minutes(14))
+        .await
+        .expect("ends well");
+    let checks: Vec<u64> = lock(&world.checks).iter().map(|(at, _)| at.as_secs()).collect();
+    assert_eq!(checks, [200, 500, 800], "as soon as the run is over");
+    let verified = world.logged(&["backup verified"]);
+    let committed = world.logged(&["backup committed"]);
+    let ids = |lines: &[serde_json::Value]| lines.iter().map(|line| line["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&verified), ids(&committed));
+
+    let off = World::with_backup(minutes(1));
+    let settings = Settings {
+        verify_structure: false,
+        ..cron(EVERY_FIVE)
+    };
+    play_for(&off, settings, minutes(14)).await.expect("ends well");
+    assert!(lock(&off.checks).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_gives_way_to_the_next_run_and_that_is_counted() {
+    let world = World::with_backup(minutes(1));
+    *lock(&world.check_takes) = minutes(20);
+    play_for(&world, cron(EVERY_FIVE), minutes(14))
+        .await
+        .expect("ends well");
+    assert_eq!(world.starts_seconds(), [180, 480, 780], "no run waits for a check");
+    assert_eq!(lock(&world.commits).len(), 3);
+    // The last one by the stop.
+    assert_eq!(world.checks_cancelled.load(Ordering::SeqCst), 3);
+    let skipped = world.logged(&["backup not verified: the next run, its deadline or the end came first"]);
+    let counts: Vec<&serde_json::Value> = skipped.iter().map(|line| &line["skipped"]).collect();
+    assert_eq!(counts[..2], [1, 2], "{skipped:?}");
+    assert_eq!(world.elapsed(), minutes(14), "nor does the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_has_a_deadline_of_its_own() {
+    let world = World::with_backup(minutes(1));
+    *lock(&world.check_takes) = minutes(600);
+    let mut settings = cron("0 * * * *");
+    (settings.rpo, settings.run_deadline) = (minutes(600), minutes(10));
+    let script = world.clone();
+    let ended = play(&world, settings, |signals| async move {
+        // It began 20 s after 01:00, and the next run is at 02:00.
+        tokio::time::sleep(minutes(58 + 12)).await;
+        assert_eq!(script.checks_cancelled.load(Ordering::SeqCst), 1);
+        signals.send(Signal::Stop).await.expect("the daemon listens");
+    });
+    ended.await.expect("ends well");
+    assert_eq!(lock(&world.checks).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_backup_is_an_error_and_the_rpo_falls_back_and_is_caught_up() {
+    let world = World::with_backup(minutes(1));
+    *lock(&world.damage) = Some("member 3 is damaged".into());
+    let script = world.clone();
+    let ended = play(&world, cron(EVERY_FIVE), |signals| async move {
+        // The first run is at 180 s, its check over at 210 s.
+        tokio::time::sleep(Duration::from_secs(211)).await;
+        *lock(&script.damage) = None;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        signals.send(Signal::Stop).await.expect("the daemon listens");
+    });
+    ended.await.expect("ends well");
+    let error = world.logged(&[
+        "THE BACKUP IS DAMAGED: it counts as unusable, and the RPO counts from the one before; look after the store",
+    ]);
+    assert_eq!((error.len(), &error[0]["level"]), (1, &"ERROR".into()));
+    assert_eq!(error[0]["place"], "member 3 is damaged");
+    // The older one is from 00:01; the check ended at 00:05:30.
+    let status = world.status_at(Duration::from_secs(211));
+    assert!(
+        status.contains("270 s would be lost, newest backup-20260101-000100"),
+        "{status}"
+    );
+    // It does not wait for the tick at 480 s.
+    let starts = lock(&world.starts).clone();
+    assert!(starts.len() == 2 && starts[1].1 == Trigger::CatchUp, "{starts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_proof_is_told_once_and_none_at_all_is_not_an_old_one() {
+    let world = World::with_backup(minutes(1));
+    let script = world.clone();
+    let ended = play(&world, cron(EVERY_FIVE), |signals| async move {
+        tokio::time::sleep(minutes(30)).await;
+        assert!(script.logged(&[OLD]).is_empty(), "nothing was proven yet");
+        lock(&script.entries)[0].proven_at = Some(agent_world::base() - SignedDuration::from_hours(27));
+        tokio::time::sleep(minutes(60)).await;
+        assert_eq!(script.logged(&[OLD]).len(), 1);
+        lock(&script.entries)[1].proven_at = Some(script.store_now());
+        tokio::time::sleep(minutes(30)).await;
+        signals.send(Signal::Stop).await.expect("the daemon listens");
+    });
+    ended.await.expect("ends well");
+    assert_eq!(world.logged(&[OLD]).len(), 1);
+}
+
+const OLD: &str = "the latest proof is older than verify.proof_max_age: restore and check a newer backup";

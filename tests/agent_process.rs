@@ -7,6 +7,7 @@ mod http_fault;
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -423,3 +424,77 @@ async fn an_agent_without_the_right_to_delete_tags_only() {
         assert_eq!(expirable, age_rank < 2, "{id}: {tags:?}");
     }
 }
+
+/// Flips a bit in the middle of a committed file, so fast and so quietly (same inode, size and time) that only reading
+/// it shows; as a disk would.
+fn rot(path: &Path) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("a backup");
+    let metadata = file.metadata().expect("a file");
+    let at = metadata.len() / 3;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("a byte");
+    byte[0] ^= 1;
+    file.write_all_at(&byte, at).expect("written");
+    file.set_modified(metadata.modified().expect("a time"))
+        .expect("set back");
+}
+
+#[test]
+fn each_backup_is_verified_and_a_rotten_one_is_an_error_and_unusable() {
+    let planb = planb(&shared(), 2_000, EVERY_TWO_SECONDS, "");
+    let mut agent = Daemon::start(&planb);
+    let verified = agent.wait_log("backup verified", 1, SOON);
+    let id = verified[0]["id"].as_str().expect("an id").to_owned();
+    let listed = planb.json(&["--json", "backups"]);
+    let entry = listed["backups"]
+        .as_array()
+        .and_then(|all| all.iter().find(|b| b["id"] == id.as_str()));
+    assert!(entry.is_some_and(|b| b["structure_checked_at"].is_string()), "{listed}");
+
+    // Whoever is too late for one backup is in time for another.
+    let backups = planb.store().join("backups");
+    let mut seen: BTreeSet<std::path::PathBuf> = BTreeSet::new();
+    let files = || {
+        std::fs::read_dir(&backups)
+            .expect("a store")
+            .flatten()
+            .map(|entry| entry.path())
+    };
+    seen.extend(files());
+    let deadline = Instant::now() + SOON;
+    let told = loop {
+        for path in files().filter(|path| !seen.contains(path)).collect::<Vec<_>>() {
+            rot(&path);
+            seen.insert(path);
+        }
+        let told = agent.heard().logged(DAMAGED);
+        if let Some(line) = told.first() {
+            break line.clone();
+        }
+        assert!(Instant::now() < deadline, "{}", agent.heard().told());
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(told["level"], "ERROR");
+    assert!(
+        told["place"]
+            .as_str()
+            .is_some_and(|place| place.contains(" is damaged: ")),
+        "{told}"
+    );
+    let ended = agent.stop();
+    ended.assert_clean(Duration::from_secs(10));
+    let rotten = told["id"].as_str().expect("an id");
+    let status = planb.json(&["--json", "status"]);
+    let unusable = status["unusable"].as_array().expect("a list");
+    assert!(unusable.iter().any(|entry| entry["id"] == rotten), "{status}");
+    assert!(planb.ok(&["status"]).contains("UNUSABLE  "));
+    no_secret_in(&ended.heard);
+}
+
+const DAMAGED: &str =
+    "THE BACKUP IS DAMAGED: it counts as unusable, and the RPO counts from the one before; look after the store";

@@ -114,6 +114,10 @@ fn the_smallest_configuration_has_the_promised_defaults() {
     );
     assert_eq!((config.retention.keep_days, config.retention.keep_at_least), (30, 12));
     assert_eq!(config.retention.removal, Removal::Delete);
+    assert_eq!(
+        (config.verify.structure, config.verify.proof_max_age.as_secs()),
+        (true, 26 * 3600)
+    );
 }
 
 #[test]
@@ -358,6 +362,13 @@ fn numbers_and_times_stay_in_their_ranges() {
         ("retention", "keep_at_least", &["1"], &["0"]),
         ("retention", "keep_days", &["0", "3650"], &["-1"]),
         ("retention", "keep_all", &["\"0s\"", "\"48h\""], &["\"48\"", "48"]),
+        ("verify", "structure", &["true", "false"], &["\"true\"", "1"]),
+        (
+            "verify",
+            "proof_max_age",
+            &["\"26h\"", "\"7d\""],
+            &["\"59s\"", "26", "\"2\""],
+        ),
         (
             "service",
             "site",
@@ -654,6 +665,8 @@ const SMALLEST_KEYS: &[(&str, &str)] = &[
     ("backup", "schedule"),
     ("backup", "level"),
     ("retention", "removal"),
+    ("verify", "structure"),
+    ("verify", "proof_max_age"),
 ];
 
 // --- the examples that come with PlanB ---------------------------------------------------------------
@@ -734,6 +747,8 @@ fn the_bank_example_shows_every_key_and_what_it_promises() {
         "monthly",
         "yearly",
         "removal",
+        "structure",
+        "proof_max_age",
     ] {
         assert!(text.contains(&format!("{key} = ")), "{key} is not shown");
     }

@@ -50,7 +50,8 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 17] = [
+const PURE: [&str; 18] = [
+    "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
     "src/backup/entry.rs",

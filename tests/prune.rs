@@ -52,6 +52,7 @@ async fn month_old(store: &Clocked) -> Vec<Entry> {
             digest: String::new(),
             standing: Standing::Good,
             proven_at: None,
+            structure_checked_at: None,
         });
     }
     entries

@@ -38,6 +38,7 @@ fn entry(minutes: i64, standing: Standing) -> Entry {
         digest: String::new(),
         standing,
         proven_at: None,
+        structure_checked_at: None,
         id,
     }
 }

@@ -1,7 +1,7 @@
 //! The daemon: runs backups on their schedule and knows the RPO at every moment.
 //!
 //! The loop below only carries out what `state` decides, and tells `state` what came of it. It owns every task:
-//! at most one run and one chore, each with a cancellation and a deadline. The watchdog is fed from this loop and
+//! at most one run, one chore and one check, each with a cancellation and a deadline. The watchdog is fed from this loop and
 //! nowhere else, so a loop that stands still, or a task that will not end, is noticed by systemd.
 
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::backup::entry::BackupId;
+use crate::backup::proof;
 use crate::clock::Clock;
 
 pub mod logging;
@@ -22,7 +24,7 @@ pub mod signals;
 pub mod state;
 
 use notify::{Notice, Notifier};
-use runner::{BackupRunner, RunError, RunSummary, Survey};
+use runner::{BackupRunner, Checked, RunError, RunSummary, Survey};
 use signals::{Signal, Signals};
 use state::{Decision, LOOK_EVERY, Moment, Settings, State};
 
@@ -107,6 +109,7 @@ impl Agent {
                 work.state.configure(loaded.settings, work.moment());
                 work.runner = loaded.runner;
                 work.feasibility_told = false;
+                work.old_proof_told = false;
                 Vec::new()
             }
             Ok(Err(problems)) => problems,
@@ -124,6 +127,7 @@ enum Ended {
     Run(Result<RunSummary, RunError>),
     Survey(Result<Survey, RunError>),
     Prune(Result<String, RunError>),
+    Verify(BackupId, Result<Checked, RunError>),
 }
 
 /// A task of ours: how to recognise it and how to cancel it.
@@ -142,8 +146,11 @@ struct Work {
     tasks: JoinSet<Ended>,
     run: Option<Task>,
     chore: Option<Task>,
+    check: Option<Task>,
     /// Since the last change of configuration.
     feasibility_told: bool,
+    /// Since there last was a proof young enough.
+    old_proof_told: bool,
 }
 
 impl Work {
@@ -160,7 +167,9 @@ impl Work {
             tasks: JoinSet::new(),
             run: None,
             chore: None,
+            check: None,
             feasibility_told: false,
+            old_proof_told: false,
         }
     }
 
@@ -195,6 +204,15 @@ impl Work {
                 let prune = async move { Ended::Prune(runner.prune(token, rpo).await) };
                 self.chore = task(self.tasks.spawn(prune).id());
             }
+            Decision::Verify(id) => {
+                let verify = async move { Ended::Verify(id.clone(), runner.verify(token, id).await) };
+                self.check = task(self.tasks.spawn(verify).id());
+            }
+            Decision::CancelVerify => {
+                if let Some(check) = &self.check {
+                    check.cancel.cancel();
+                }
+            }
             Decision::CancelRun => cancel_late(&self.run, "the backup run"),
             Decision::CancelChore => cancel_late(&self.chore, "the survey or pruning"),
             Decision::Wait(_) | Decision::GiveUp => {}
@@ -212,6 +230,7 @@ impl Work {
                 }
                 self.state.surveyed(result.as_ref(), at);
                 self.tell_feasibility();
+                self.tell_old_proof(result.as_ref().ok());
             }
             Ok((_, Ended::Prune(result))) => {
                 self.chore = None;
@@ -221,9 +240,15 @@ impl Work {
                 }
                 self.state.pruned();
             }
+            Ok((_, Ended::Verify(id, result))) => self.verified(&id, &result),
             // It panicked: the defect is logged, the daemon goes on.
             Err(panic) if self.run.as_ref().is_some_and(|run| run.id == panic.id()) => {
                 self.run_ended(Err(RunError::Transient(format!("a defect ended the run: {panic}"))));
+            }
+            Err(panic) if self.check.as_ref().is_some_and(|check| check.id == panic.id()) => {
+                self.check = None;
+                tracing::error!(error = %panic, "a defect ended the check of a backup");
+                self.state.verified(Err(&RunError::Transient(panic.to_string())), at);
             }
             Err(panic) => {
                 self.chore = None;
@@ -258,6 +283,40 @@ impl Work {
         self.tell_feasibility();
     }
 
+    fn verified(&mut self, id: &BackupId, result: &Result<Checked, RunError>) {
+        self.check = None;
+        self.state.verified(result.as_ref(), self.moment());
+        match result {
+            Ok(Checked::Sound { members, rows, seconds }) => {
+                tracing::info!(%id, members, rows, seconds, "backup verified");
+            }
+            Ok(Checked::Damaged { place }) => tracing::error!(
+                %id, place,
+                "THE BACKUP IS DAMAGED: it counts as unusable, and the RPO counts from the one before; look after the store"
+            ),
+            Err(RunError::Cancelled) => {
+                let skipped = self.state.checks_skipped();
+                tracing::warn!(%id, skipped, "backup not verified: the next run, its deadline or the end came first");
+            }
+            Err(error) => tracing::warn!(%id, %error, "backup not verified; planb verify does it by hand"),
+        }
+    }
+
+    /// Says once that the latest proof has grown old. Where there never was one, `planb status` says so.
+    fn tell_old_proof(&mut self, survey: Option<&Survey>) {
+        let Some(survey) = survey else { return };
+        let allowed = self.state.proof_max_age();
+        let overdue = proof::overdue(&survey.entries, allowed, survey.store_now);
+        if let Some(age) = overdue.filter(|_| !self.old_proof_told) {
+            tracing::warn!(
+                age_seconds = age.as_secs(),
+                allowed_seconds = allowed.as_secs(),
+                "the latest proof is older than verify.proof_max_age: restore and check a newer backup"
+            );
+        }
+        self.old_proof_told = overdue.is_some();
+    }
+
     /// Says once, as soon as it is known, what the schedule can lose at worst.
     fn tell_feasibility(&mut self) {
         let Some(feasibility) = self.state.feasibility().filter(|_| !self.feasibility_told) else {
@@ -274,7 +333,7 @@ impl Work {
 
     /// Cancels what is under way and waits for it, then aborts what did not listen.
     async fn stop(mut self, within: Duration) {
-        for task in [&self.run, &self.chore].into_iter().flatten() {
+        for task in [&self.run, &self.chore, &self.check].into_iter().flatten() {
             task.cancel.cancel();
         }
         let drained = timeout(within, async {

@@ -1,4 +1,4 @@
-//! What the daemon drives, in its own words: something that makes, surveys and prunes backups.
+//! What the daemon drives, in its own words: something that makes, verifies, surveys and prunes backups.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -41,7 +41,21 @@ pub struct Survey {
     pub store_now: Timestamp,
 }
 
-/// Why a run, survey or pruning did not end well. The text holds the whole chain of causes, and no secret.
+/// What a look at a backup found. It is written down before it is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Checked {
+    Sound {
+        members: usize,
+        rows: u64,
+        seconds: f64,
+    },
+    /// What is wrong, and where.
+    Damaged {
+        place: String,
+    },
+}
+
+/// Why a run, check, survey or pruning did not end well. The text holds the whole chain of causes, and no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
     #[error("stopped because it was asked to")]
@@ -67,13 +81,16 @@ impl RunError {
     }
 }
 
-/// Makes backups. All three end soon after `cancel` fires, leaving nothing half-made that anyone can see.
+/// Makes backups. All of them end soon after `cancel` fires, leaving nothing half-made that anyone can see.
 #[async_trait]
 pub trait BackupRunner: Send + Sync + 'static {
     /// One backup, committed, or nothing.
     async fn run(&self, cancel: CancellationToken, trigger: Trigger) -> Result<RunSummary, RunError>;
 
-    /// Every backup of this service, with the store's time.
+    /// Checks the structure of a committed backup, and writes down what it found. Holds no lease.
+    async fn verify(&self, cancel: CancellationToken, id: BackupId) -> Result<Checked, RunError>;
+
+    /// Every backup of this service with what was found out about it, and the store's time.
     async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError>;
 
     /// Applies retention; says in a line what it did. `rpo` is the agent's own view: a breach holds everything.

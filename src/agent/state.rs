@@ -1,7 +1,7 @@
 //! What the daemon knows and what it does next. Facts in, decision out: no task, no clock, no store.
 //!
-//! Two things can be under way: a backup run, and beside it one chore (survey or pruning), so that neither delays
-//! the other. Loss is counted on the store's clock, carried forward on the machine's monotonic one; the wall
+//! A backup run can be under way, beside it one chore (survey or pruning), so that neither delays the other, and
+//! between runs a check of the newest backup, which gives way to the next run. Loss is counted on the store's clock, carried forward on the machine's monotonic one; the wall
 //! clock only says when cron ticks are due. When wall and monotonic time disagree (suspend, a clock set anew), the
 //! worse is assumed and the store is asked.
 
@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::agent::runner::{RunError, RunSummary, Survey, Trigger};
+use crate::agent::runner::{Checked, RunError, RunSummary, Survey, Trigger};
 use crate::agent::schedule::{Cron, ScheduleError};
+use crate::backup::entry::BackupId;
 use crate::backup::rpo::{self, Newest, Point, Rpo, RunTimes};
 use crate::config::{Config, Schedule};
 
+mod check;
 mod outlook;
+
+use check::Check;
 
 /// A tick found later than this was missed: the machine slept.
 const LATE: SignedDuration = SignedDuration::from_secs(30);
@@ -49,6 +53,10 @@ pub struct Settings {
     pub rpo: Duration,
     /// Longest time for one run.
     pub run_deadline: Duration,
+    /// Whether each backup's structure is checked after it was made.
+    pub verify_structure: bool,
+    /// From this age on, the latest proof is told as old.
+    pub proof_max_age: Duration,
 }
 
 impl Settings {
@@ -62,6 +70,8 @@ impl Settings {
             plan,
             rpo: config.targets.rpo,
             run_deadline: config.backup.timeout,
+            verify_structure: config.verify.structure,
+            proof_max_age: config.verify.proof_max_age,
         })
     }
 }
@@ -80,9 +90,13 @@ pub enum Decision {
     Run(Trigger),
     Survey,
     Prune(Rpo),
+    /// Check this backup, which was just made.
+    Verify(BackupId),
     /// Over its deadline: cancel it.
     CancelRun,
     CancelChore,
+    /// Over its deadline, or a run began and goes first.
+    CancelVerify,
     /// Nothing for this long.
     Wait(Duration),
     /// Something ignored its cancellation for far too long.
@@ -127,6 +141,7 @@ pub struct State {
     times: RunTimes,
     run: Option<Active>,
     chore: Option<Active>,
+    check: Check,
     next_tick: Option<Timestamp>,
     last_look: Moment,
     last_run_end: Option<Duration>,
@@ -151,6 +166,7 @@ impl State {
             times: RunTimes::default(),
             run: None,
             chore: None,
+            check: Check::default(),
             next_tick: None,
             last_look: at,
             last_run_end: None,
@@ -184,7 +200,7 @@ impl State {
     pub fn decide(&mut self, at: Moment) -> Decision {
         self.look(at);
         let mono = at.mono;
-        if [self.run, self.chore]
+        if [self.run, self.chore, self.check.active]
             .iter()
             .flatten()
             .any(|a| a.over(mono, GRACE + STUCK_FOR))
@@ -207,10 +223,18 @@ impl State {
             late.cancelled = true;
             return Decision::CancelChore;
         }
+        if self.check.must_end(mono, self.run.is_some()) {
+            return Decision::CancelVerify;
+        }
         if let Some(trigger) = self.due(at) {
             self.retry_at = None;
             self.run = Some(Active::from(mono, self.settings.run_deadline));
             return Decision::Run(trigger);
+        }
+        if self.run.is_none()
+            && let Some(id) = self.check.start(mono, self.settings.run_deadline)
+        {
+            return Decision::Verify(id);
         }
         if self.chore.is_none() && mono >= self.survey_at {
             self.chore = Some(Active::from(mono, SURVEY_DEADLINE));
@@ -322,6 +346,9 @@ impl State {
                     },
                 ));
                 self.prune_due = true;
+                if self.settings.verify_structure {
+                    self.check.want(done.id.clone());
+                }
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
@@ -375,6 +402,23 @@ impl State {
         }
     }
 
+    /// A check ended. What was found damaged is unusable from now on: the store says what there is instead.
+    pub fn verified(&mut self, result: Result<&Checked, &RunError>, at: Moment) {
+        self.check.active = None;
+        if let Ok(Checked::Damaged { .. }) = result {
+            self.survey_at = at.mono;
+        }
+    }
+
+    /// Backups that were not checked, because the next run came first, since the agent started.
+    pub fn checks_skipped(&self) -> u64 {
+        self.check.skipped
+    }
+
+    pub fn proof_max_age(&self) -> Duration {
+        self.settings.proof_max_age
+    }
+
     pub fn pruned(&mut self) {
         self.chore = None;
     }
@@ -386,7 +430,10 @@ impl State {
 
     /// Whether the watchdog may be fed: nothing is past its deadline and grace.
     pub fn is_healthy(&self, at: Moment) -> bool {
-        ![self.run, self.chore].iter().flatten().any(|a| a.over(at.mono, GRACE))
+        ![self.run, self.chore, self.check.active]
+            .iter()
+            .flatten()
+            .any(|a| a.over(at.mono, GRACE))
     }
 }
 

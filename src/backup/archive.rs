@@ -28,12 +28,18 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Reads the index.
+    /// Reads the index; as often as a member, before it is called damaged.
     ///
     /// # Errors
     /// [`ReadError`]; see [`ReadError::is_damage`].
     pub async fn open(blob: Arc<dyn Blob>) -> Result<Self, ReadError> {
-        let (index, digest) = read_index(blob.as_ref()).await?;
+        let mut fetched = 1;
+        let (index, digest) = loop {
+            match read_index(blob.as_ref()).await {
+                Err(error) if error.is_damage() && fetched < FETCHES => fetched += 1,
+                result => break result?,
+            }
+        };
         Ok(Self {
             index: Arc::new(index),
             digest,
@@ -121,11 +127,15 @@ impl ReadError {
         }
     }
 
-    /// Whether the backup itself is at fault, not the way to it.
+    /// Whether the backup itself is at fault, not the way to it, nor this planb's age.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Store(_) => false,
-            Self::Trailer(_) | Self::Index(_) | Self::Damaged(_) | Self::Member { .. } => true,
+            // A trailer's version stands under its checksum, an index's under its hash: it is what was written.
+            Self::Store(_) | Self::Trailer(TrailerError::Format(_)) | Self::Index(IndexError::Format(_)) => false,
+            Self::Trailer(TrailerError::NotATrailer | TrailerError::Checksum)
+            | Self::Index(IndexError::Line { .. } | IndexError::Incomplete | IndexError::Gap(_))
+            | Self::Damaged(_)
+            | Self::Member { .. } => true,
         }
     }
 }

@@ -60,6 +60,11 @@ impl ClaimError {
     }
 }
 
+/// Tells the prefixes of one container apart in control data; no two give the same key.
+pub fn key(prefix: &str) -> String {
+    prefix.trim_end_matches('/').replace('~', "~~").replace('/', "~")
+}
+
 /// Claims the store for `service`, or checks that it already is ours. `key` tells prefixes of one container apart.
 pub async fn service(control: &dyn BlobStore, key: &str, service: &str, now: Timestamp) -> Result<(), ClaimError> {
     let name = format!("claims/{key}.json");

@@ -98,4 +98,6 @@ pub struct Entry {
     pub standing: Standing,
     /// When it was last restored and checked.
     pub proven_at: Option<Timestamp>,
+    /// When its structure was last checked: every member whole, no database asked.
+    pub structure_checked_at: Option<Timestamp>,
 }

@@ -399,6 +399,12 @@ impl Slot {
     }
 }
 
+/// This machine, as it tells others who holds or found something.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
 fn lock(written: &Mutex<Written>) -> std::sync::MutexGuard<'_, Written> {
     written.lock().unwrap_or_else(PoisonError::into_inner)
 }

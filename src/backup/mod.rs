@@ -4,6 +4,8 @@ pub mod archive;
 pub mod claim;
 pub mod entry;
 pub mod lease;
+pub mod ledger;
+pub mod proof;
 pub mod prune;
 pub mod retention;
 pub mod rpo;

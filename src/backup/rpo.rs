@@ -342,6 +342,7 @@ mod tests {
             digest: String::new(),
             standing: Standing::Good,
             proven_at: None,
+            structure_checked_at: None,
         };
         let rpo = Newest::of(&[entry(86_400, 10), entry(0, 5)]).assess(MIN5, None, at(400));
         assert_eq!(

@@ -139,7 +139,7 @@ impl Runner {
         let who = Who {
             holder: wanted.holder.clone(),
             run_id: (self.run_ids)(),
-            host: host_name(),
+            host: lease::host_name(),
             pid: std::process::id(),
         };
         // One lease for each prefix: services that share a container do not wait for one another.
@@ -149,13 +149,7 @@ impl Runner {
 
     /// Tells prefixes of one container apart in control data.
     fn key(&self) -> String {
-        // No two prefixes give the same key.
-        self.config
-            .store
-            .prefix
-            .trim_end_matches('/')
-            .replace('~', "~~")
-            .replace('/', "~")
+        claim::key(&self.config.store.prefix)
     }
 
     async fn held(
@@ -457,11 +451,6 @@ impl Runner {
 struct Holding<'a> {
     staged: &'a Staged,
     lease: &'a Lease,
-}
-
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
 /// What was staged and not committed: to be discarded, however the run ends.

@@ -65,6 +65,22 @@ pub async fn list(store: &dyn BlobStore, prefix: &str, service: &str) -> Result<
     Ok(entries)
 }
 
+/// One backup under `prefix`; `None` if there is none with that id.
+///
+/// # Errors
+/// The store's.
+pub async fn find(
+    store: &dyn BlobStore,
+    prefix: &str,
+    service: &str,
+    id: &BackupId,
+) -> Result<Option<Entry>, StoreError> {
+    match store.properties(&id.blob(prefix)).await? {
+        Some(blob) => Ok(Some(entry(store, id.clone(), blob, service, false).await?)),
+        None => Ok(None),
+    }
+}
+
 async fn entry(
     store: &dyn BlobStore,
     id: BackupId,
@@ -85,6 +101,7 @@ async fn entry(
         digest: String::new(),
         standing: if preserved { Standing::Preserved } else { Standing::Good },
         proven_at: None,
+        structure_checked_at: None,
         blob: blob.name.clone(),
     };
     let facts = match Facts::from_metadata(&blob.metadata) {

@@ -10,17 +10,21 @@ use tokio_util::sync::CancellationToken;
 use super::failure::{Failure, told};
 use super::prune::holds;
 use super::{Common, open};
-use crate::agent::runner::{BackupRunner, RunError, RunSummary, Survey, Trigger};
+use crate::agent::runner::{BackupRunner, Checked, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
+use crate::backup::entry::BackupId;
+use crate::backup::ledger::{self, Ledger};
 use crate::backup::prune;
 use crate::backup::retention::{Excess, keep};
 use crate::backup::rpo::Rpo;
 use crate::backup::run::{self, Observer, Wanted};
 use crate::backup::shelf;
+use crate::backup::verify::{self, Verdict};
 use crate::config::Config;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
+use crate::store::StoreError;
 
 /// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -52,7 +56,10 @@ fn load(config: Config) -> Result<Loaded, Vec<String>> {
     let settings = state::Settings::of(&config, open::clock().now()).map_err(|error| vec![told(&error)])?;
     Ok(Loaded {
         settings,
-        runner: Arc::new(Driven { config }),
+        runner: Arc::new(Driven {
+            config,
+            ledger: Ledger::default(),
+        }),
     })
 }
 
@@ -75,6 +82,7 @@ impl Loader for FileLoader {
 /// was away when the agent started is simply tried again.
 struct Driven {
     config: Config,
+    ledger: Ledger,
 }
 
 #[async_trait]
@@ -108,21 +116,32 @@ impl BackupRunner for Driven {
         })
     }
 
+    async fn verify(&self, cancel: CancellationToken, id: BackupId) -> Result<Checked, RunError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(RunError::Cancelled),
+            checked = self.check(&cancel, &id) => checked,
+        }
+    }
+
     async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
         let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
-        let listed = shelf::list(
-            stores.backups.as_ref(),
-            &self.config.store.prefix,
-            &self.config.service.name,
-        );
-        let entries = listed.await.map_err(store_error)?;
-        let store_now = stores.backups.now().await.map_err(store_error)?;
-        Ok(Survey { entries, store_now })
+        let (survey, proofs) = self.listed(&stores).await?;
+        match proofs {
+            // The RPO can be told without proofs, but not without a listing.
+            Err(error) if error.is_permanent() => {
+                tracing::warn!(error = told(&error), "proofs cannot be read; going on without");
+            }
+            proofs => proofs.map_err(store_error)?,
+        }
+        Ok(survey)
     }
 
     async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
         let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
-        let survey = self.survey(cancel.clone()).await?;
+        let (survey, proofs) = self.listed(&stores).await?;
+        // Whoever does not know which backup was proven must not remove any.
+        proofs.map_err(store_error)?;
         let clock = open::clock();
         let holds = holds(rpo.state, clock.now(), survey.store_now);
         let pruning = keep(&survey.entries, &self.config.retention, &holds, survey.store_now);
@@ -130,6 +149,11 @@ impl BackupRunner for Driven {
             .approve(Excess::Defer)
             .map_err(|error| RunError::Permanent(told(&error)))?;
         let removal = self.config.retention.removal;
+        // An agent without the right to delete leaves them; they are small.
+        let control = stores.control.as_ref();
+        if let Err(error) = ledger::sweep(control, &self.config.store.prefix, &survey.entries, survey.store_now).await {
+            tracing::debug!(error = told(&error), "proofs of backups that are gone were not removed");
+        }
         let pruned = prune::execute(stores.backups.as_ref(), &approved, removal, clock.as_ref(), &cancel).await;
         pruned.map(|pruned| pruned.to_string()).map_err(|error| {
             if error.is_permanent() {
@@ -141,7 +165,49 @@ impl BackupRunner for Driven {
     }
 }
 
-fn store_error(error: crate::store::StoreError) -> RunError {
+impl Driven {
+    /// Every backup, and whether what was found out about them could be put in.
+    async fn listed(&self, stores: &open::Stores) -> Result<(Survey, Result<(), StoreError>), RunError> {
+        let prefix = &self.config.store.prefix;
+        let listed = shelf::list(stores.backups.as_ref(), prefix, &self.config.service.name);
+        let mut entries = listed.await.map_err(store_error)?;
+        let store_now = stores.backups.now().await.map_err(store_error)?;
+        let proofs = self.ledger.join(stores.control.as_ref(), prefix, &mut entries).await;
+        Ok((Survey { entries, store_now }, proofs))
+    }
+
+    async fn check(&self, cancel: &CancellationToken, id: &BackupId) -> Result<Checked, RunError> {
+        let stores = open::stores(&self.config, cancel).await.map_err(store_error)?;
+        let prefix = &self.config.store.prefix;
+        let service = &self.config.service.name;
+        let found = shelf::find(stores.backups.as_ref(), prefix, service, id).await;
+        let entry = found
+            .map_err(store_error)?
+            .ok_or_else(|| RunError::Permanent("it is no longer in the store".to_owned()))?;
+        let by = open::by(&self.config);
+        let look = verify::stored(Arc::clone(&stores.backups), &entry, by, &|_| ()).await;
+        let look = look.map_err(|error| {
+            if error.is_permanent() {
+                RunError::Permanent(told(&error))
+            } else {
+                RunError::Transient(told(&error))
+            }
+        })?;
+        if let Err(error) = look.note(stores.control.as_ref(), prefix, &entry).await {
+            tracing::error!(%id, error = told(&error), "what the check found could not be written down; listings do not know it");
+        }
+        Ok(match look.verdict {
+            Verdict::Sound(looked) => Checked::Sound {
+                members: looked.members,
+                rows: looked.rows,
+                seconds: look.finding.seconds,
+            },
+            Verdict::Damaged(place) => Checked::Damaged { place },
+        })
+    }
+}
+
+fn store_error(error: StoreError) -> RunError {
     if error.is_permanent() {
         RunError::Permanent(told(&error))
     } else {

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::{Common, open, present};
 use crate::backup::entry::{Entry, Standing};
-use crate::backup::shelf;
 
 #[derive(Debug, Args)]
 pub struct BackupsArgs {
@@ -18,7 +17,7 @@ pub struct BackupsArgs {
 pub async fn run(common: &Common, args: &BackupsArgs) -> Result<(), Failure> {
     let config = open::config(common)?;
     let stores = open::stores_for_a_person(&config).await?;
-    let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    let entries = open::listing(&config, &stores).await?;
     let now = stores.backups.now().await?;
     let shown = &entries[..args.limit.unwrap_or(entries.len()).min(entries.len())];
     if common.json {
@@ -54,12 +53,16 @@ pub async fn run(common: &Common, args: &BackupsArgs) -> Result<(), Failure> {
 }
 
 fn standing(entry: &Entry) -> String {
-    match (&entry.standing, entry.proven_at) {
-        (Standing::Good, Some(at)) => format!("good, proven {}", present::time(at)),
-        (Standing::Good, None) => "good".to_owned(),
-        (Standing::Orphan, _) => "orphan: its site no longer served".to_owned(),
-        (Standing::Preserved, _) => "preserved".to_owned(),
-        (Standing::Unusable(why), _) => format!("unusable: {why}"),
+    let found = match (entry.proven_at, entry.structure_checked_at) {
+        (Some(at), _) => format!(", proven {}", present::time(at)),
+        (None, Some(at)) => format!(", structure checked {}", present::time(at)),
+        (None, None) => String::new(),
+    };
+    match &entry.standing {
+        Standing::Good => format!("good{found}"),
+        Standing::Orphan => format!("orphan: its site no longer served{found}"),
+        Standing::Preserved => format!("preserved{found}"),
+        Standing::Unusable(why) => format!("unusable: {why}"),
     }
 }
 
@@ -85,5 +88,6 @@ pub fn entry_json(entry: &Entry) -> Value {
         "standing": standing,
         "standing_reason": why,
         "proven_at": entry.proven_at.map(present::rfc3339),
+        "structure_checked_at": entry.structure_checked_at.map(present::rfc3339),
     })
 }

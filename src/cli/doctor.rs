@@ -8,7 +8,6 @@ use super::failure::{Failure, told};
 use super::{Common, open};
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::rpo::{RunTimes, feasibility};
-use crate::backup::shelf;
 use crate::config::Config;
 use crate::config::warnings::warnings;
 use crate::doctor::{self, Finding, Severity};
@@ -80,7 +79,7 @@ fn report(common: &Common, findings: &[Finding]) {
 async fn look_at_store(config: &Config) -> Result<(Vec<Finding>, Vec<Entry>), StoreError> {
     let stores = open::stores_for_a_person(config).await?;
     let skew = open::clock().now().duration_since(stores.backups.now().await?);
-    let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    let entries = open::listing(config, &stores).await?;
     may_write(stores.backups.as_ref(), stores.control.as_ref(), &config.store.prefix).await?;
     let good = || entries.iter().filter(|entry| entry.standing == Standing::Good);
     let newest = good().next();

@@ -20,6 +20,7 @@ mod prune;
 mod restore;
 mod status;
 mod target;
+mod verify;
 
 use failure::Failure;
 
@@ -55,6 +56,13 @@ enum Command {
     Backup(backup::BackupArgs),
     /// List backups, newest first
     Backups(backups::BackupsArgs),
+    /// Check that a backup is still whole: every member's hash, length and text, without a database
+    #[command(
+        after_help = "Without ID: the newest good backup. With a file: no configuration and no store is needed.\n\
+        Whatever is found of a backup in the store is written down and shown by `planb backups`.\n\
+        Exit 5 and the exact place where anything is damaged, 1 where the store does not answer."
+    )]
+    Verify(verify::VerifyArgs),
     /// Restore a backup into a database
     Restore(restore::RestoreArgs),
     /// Remove what the retention policy no longer keeps
@@ -139,6 +147,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Agent => agent::run(&common).await,
             Command::Backup(args) => backup::run(&common, &args).await,
             Command::Backups(args) => backups::run(&common, &args).await,
+            Command::Verify(args) => verify::run(&common, &args).await,
             Command::Restore(args) => restore::run(&common, &args).await,
             Command::Prune(args) => prune::run(&common, &args).await,
             Command::Status => status::run(&common).await,

@@ -8,7 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Common;
 use super::failure::Failure;
+use crate::backup::entry::Entry;
+use crate::backup::ledger::Ledger;
+use crate::backup::proof::By;
 use crate::backup::run::Runner;
+use crate::backup::{lease, shelf};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AzureAuth, Config, Place};
 use crate::secret::resolver::Resolver;
@@ -48,6 +52,32 @@ pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> 
         ..RetryPolicy::DEFAULT
     };
     open(config, policy, &CancellationToken::new()).await
+}
+
+/// Every backup of this service with what was found out about it, newest first, for a person: where proofs may not be
+/// read, the backups are shown without, and that is told.
+pub async fn listing(config: &Config, stores: &Stores) -> Result<Vec<Entry>, StoreError> {
+    let prefix = &config.store.prefix;
+    let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name).await?;
+    match Ledger::default()
+        .join(stores.control.as_ref(), prefix, &mut entries)
+        .await
+    {
+        Err(error) if error.is_permanent() => {
+            eprintln!("planb: warning: proofs cannot be read, so none are shown: {error}");
+        }
+        result => result?,
+    }
+    Ok(entries)
+}
+
+/// Who this process is, for what it finds out.
+pub fn by(config: &Config) -> By {
+    By {
+        host: lease::host_name(),
+        site: config.service.site.clone(),
+        planb: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 async fn open(config: &Config, policy: RetryPolicy, cancel: &CancellationToken) -> Result<Stores, StoreError> {

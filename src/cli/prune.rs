@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
 use super::{Common, open};
+use crate::backup::ledger::Ledger;
 use crate::backup::prune::{self, lifecycle_policy_json};
 use crate::backup::retention::{Excess, Freeze, Holds, Pruning, keep};
 use crate::backup::rpo::{Newest, State};
@@ -31,7 +32,11 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
         return print_policy(&config);
     }
     let stores = open::stores_for_a_person(&config).await?;
-    let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    // Strictly, unlike for a listing: whoever does not know which backup was proven must not remove any.
+    let mut entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    Ledger::default()
+        .join(stores.control.as_ref(), &config.store.prefix, &mut entries)
+        .await?;
     let clock = open::clock();
     let now = stores.backups.now().await?;
     let rpo = Newest::of(&entries).assess(config.targets.rpo, None, now);

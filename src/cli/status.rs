@@ -8,15 +8,15 @@ use serde_json::json;
 use super::failure::Failure;
 use super::{Common, open, present};
 use crate::agent::schedule::Cron;
-use crate::backup::entry::Standing;
+use crate::backup::entry::{Entry, Standing};
+use crate::backup::proof::overdue;
 use crate::backup::rpo::{Newest, RunTimes, worst_case};
-use crate::backup::shelf;
 use crate::config::{Config, Schedule};
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
     let config = open::config(common)?;
     let stores = open::stores_for_a_person(&config).await?;
-    let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    let entries = open::listing(&config, &stores).await?;
     let now = stores.backups.now().await?;
     let slow_run = RunTimes::of(&entries).slow();
     let newest_good = Newest::of(&entries);
@@ -31,6 +31,16 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     let good = entries.iter().filter(|entry| entry.standing == Standing::Good);
     let stored: u64 = entries.iter().map(|entry| entry.size_bytes).sum();
     let newest = good.clone().max_by_key(|entry| entry.consistent_at);
+    let checked = good
+        .clone()
+        .filter(|entry| entry.structure_checked_at.is_some())
+        .max_by_key(|entry| entry.consistent_at);
+    let proven = good
+        .clone()
+        .filter(|entry| entry.proven_at.is_some())
+        .max_by_key(|entry| entry.consistent_at);
+    let unusable: Vec<(&str, &str)> = entries.iter().filter_map(unusable).collect();
+    let overdue = overdue(&entries, config.verify.proof_max_age, now);
     if common.json {
         println!(
             "{}",
@@ -46,6 +56,9 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
                 },
                 "newest": newest.map(super::backups::entry_json),
                 "newest_proven": rpo.newest_proven.as_ref().map(|id| id.as_str()),
+                "newest_structure_checked": checked.map(|entry| entry.id.as_str()),
+                "proof_overdue_seconds": overdue.map(|age| age.as_secs()),
+                "unusable": unusable.iter().map(|(id, why)| json!({"id": id, "reason": why})).collect::<Vec<_>>(),
                 "good_backups": good.count(),
                 "stored_bytes": stored,
                 "store_now": present::rfc3339(now),
@@ -73,8 +86,52 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
             present::bytes(newest.size_bytes)
         );
     }
+    println!(
+        "proven    {}",
+        proven.map_or(NEVER_PROVEN.to_owned(), |entry| seen(entry, entry.proven_at, now))
+    );
+    println!(
+        "checked   {}",
+        checked.map_or(NEVER_CHECKED.to_owned(), |entry| seen(
+            entry,
+            entry.structure_checked_at,
+            now
+        ))
+    );
+    if let Some(age) = overdue {
+        println!(
+            "WARNING   the latest proof is {} old, more than verify.proof_max_age = {}: restore and check a newer backup",
+            present::duration(age),
+            present::duration(config.verify.proof_max_age)
+        );
+    }
+    for (id, why) in unusable.iter().take(MOST_UNUSABLE) {
+        println!("UNUSABLE  {id}: {why}");
+    }
+    if unusable.len() > MOST_UNUSABLE {
+        println!("UNUSABLE  and {} more: planb backups", unusable.len() - MOST_UNUSABLE);
+    }
     println!("backups   {} good, {} in all", good.count(), present::bytes(stored));
     Ok(())
+}
+
+const NEVER_PROVEN: &str = "none: no backup was restored and checked yet";
+const NEVER_CHECKED: &str = "none: see planb verify";
+/// The newest of them are enough for one screen.
+const MOST_UNUSABLE: usize = 3;
+
+fn unusable(entry: &Entry) -> Option<(&str, &str)> {
+    match &entry.standing {
+        Standing::Unusable(why) => Some((entry.id.as_str(), why)),
+        Standing::Good | Standing::Orphan | Standing::Preserved => None,
+    }
+}
+
+/// A backup, and when it was looked at.
+fn seen(entry: &Entry, at: Option<Timestamp>, now: Timestamp) -> String {
+    let data = present::age(entry.consistent_at, now);
+    let when = at.map_or(String::new(), |at| format!(", looked at {}", present::age(at, now)));
+    format!("{} (data from {data}{when})", entry.id)
 }
 
 /// A tick that is served later than this is not being served.

@@ -28,6 +28,7 @@ pub struct Config {
     pub store: Store,
     pub backup: Backup,
     pub retention: Retention,
+    pub verify: Verify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +178,14 @@ pub enum VerifySource {
     /// With the first run of each UTC day. Default.
     Daily,
     Always,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verify {
+    /// Whether the agent checks the structure of each backup it made. Default true.
+    pub structure: bool,
+    /// From this age on, the latest proof that a backup was restored and checked is told as old. Default 26 h.
+    pub proof_max_age: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -82,6 +82,7 @@ impl Config {
             store: store::store(&mut document),
             backup: sections::backup(&mut document),
             retention: sections::retention(&mut document),
+            verify: sections::verify(&mut document),
         };
         let problems = document.finish();
         if problems.is_empty() {

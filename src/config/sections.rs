@@ -8,7 +8,7 @@ use super::cadence::parse_cron;
 use super::collect::{Document, Section};
 use super::units::parse_bytes;
 use super::{
-    Backup, Endpoint, Generations, Lock, Login, Removal, Retention, Schedule, Service, Source, Targets, Tls,
+    Backup, Endpoint, Generations, Lock, Login, Removal, Retention, Schedule, Service, Source, Targets, Tls, Verify,
     VerifySource,
 };
 use crate::secret::SecretRef;
@@ -217,6 +217,15 @@ pub(super) fn retention(document: &mut Document<'_>) -> Retention {
         removal: section
             .choice("removal", &[("delete", Removal::Delete), ("tag", Removal::Tag)])
             .unwrap_or(Removal::Delete),
+    }
+}
+
+pub(super) fn verify(document: &mut Document<'_>) -> Verify {
+    let mut section = document.section("verify");
+    Verify {
+        structure: section.flag("structure").unwrap_or(true),
+        // A day, and two hours for a drill that took its time.
+        proof_max_age: section.duration("proof_max_age", MINUTE..=YEAR).unwrap_or(26 * HOUR),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use planb::agent::notify::{Notice, Notifier};
-use planb::agent::runner::{BackupRunner, RunError, RunSummary, Survey, Trigger};
+use planb::agent::runner::{BackupRunner, Checked, RunError, RunSummary, Survey, Trigger};
 use planb::agent::schedule::Cron;
 use planb::agent::signals::{Signal, Signals};
 use planb::agent::state::{Plan, Settings};
@@ -61,6 +61,13 @@ pub struct World {
     pub commits: Mutex<Vec<Duration>>,
     pub cancelled: AtomicU32,
     pub prunes: Mutex<Vec<Duration>>,
+    /// Start of each check, and of what.
+    pub checks: Mutex<Vec<(Duration, BackupId)>>,
+    pub check_takes: Mutex<Duration>,
+    /// Checks that were told to end.
+    pub checks_cancelled: AtomicU32,
+    /// What every check finds from now on.
+    pub damage: Mutex<Option<String>>,
     pub notices: Mutex<Vec<(Duration, Notice)>>,
     pub next_load: Mutex<Option<Result<Settings, Vec<String>>>>,
     pub log: Arc<Mutex<Vec<u8>>>,
@@ -80,6 +87,10 @@ impl World {
             commits: Mutex::default(),
             cancelled: AtomicU32::new(0),
             prunes: Mutex::default(),
+            checks: Mutex::default(),
+            check_takes: Mutex::new(Duration::from_secs(10)),
+            checks_cancelled: AtomicU32::new(0),
+            damage: Mutex::default(),
             notices: Mutex::default(),
             next_load: Mutex::default(),
             log: Arc::default(),
@@ -173,6 +184,7 @@ pub fn entry(consistent_at: Timestamp, committed_at: Timestamp) -> Entry {
         digest: String::new(),
         standing: Standing::Good,
         proven_at: None,
+        structure_checked_at: None,
     }
 }
 
@@ -257,6 +269,32 @@ impl BackupRunner for Runner {
         })
     }
 
+    async fn verify(&self, cancel: CancellationToken, id: BackupId) -> Result<Checked, RunError> {
+        let world = &self.0;
+        lock(&world.checks).push((world.elapsed(), id.clone()));
+        let took = *lock(&world.check_takes);
+        tokio::select! {
+            () = cancel.cancelled() => {
+                world.checks_cancelled.fetch_add(1, Ordering::SeqCst);
+                return Err(RunError::Cancelled);
+            }
+            () = tokio::time::sleep(took) => {}
+        }
+        let Some(place) = lock(&world.damage).clone() else {
+            return Ok(Checked::Sound {
+                members: 3,
+                rows: 7,
+                seconds: took.as_secs_f64(),
+            });
+        };
+        // As the ledger and the next listing would have it.
+        let mut entries = lock(&world.entries);
+        for entry in entries.iter_mut().filter(|entry| entry.id == id) {
+            entry.standing = Standing::Unusable(format!("damaged: {place}"));
+        }
+        Ok(Checked::Damaged { place })
+    }
+
     async fn survey(&self, _: CancellationToken) -> Result<Survey, RunError> {
         if *lock(&self.0.down) {
             return Err(RunError::Transient("the store is not answering".into()));
@@ -298,6 +336,8 @@ pub fn cron(text: &str) -> Settings {
         plan,
         rpo: minutes(5),
         run_deadline: minutes(60),
+        verify_structure: true,
+        proof_max_age: Duration::from_secs(26 * 3600),
     }
 }
 

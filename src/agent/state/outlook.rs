@@ -97,7 +97,7 @@ impl State {
         };
         let chore = [Some(self.survey_at), self.prune_due.then_some(self.prune_at)];
         let chores = chore.into_iter().flatten().filter(|_| self.chore.is_none()).map(until);
-        let deadlines = [self.run, self.chore]
+        let deadlines = [self.run, self.chore, self.check.active]
             .into_iter()
             .flatten()
             .filter(|a| !a.cancelled)
