@@ -116,7 +116,7 @@ fn the_smallest_configuration_has_the_promised_defaults() {
     assert_eq!(config.retention.removal, Removal::Delete);
     assert_eq!(
         (config.verify.structure, config.verify.proof_max_age.as_secs()),
-        (true, 26 * 3600)
+        (false, 26 * 3600)
     );
 }
 

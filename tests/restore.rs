@@ -446,3 +446,66 @@ fn what_others_put_in_its_place_is_safe() {
     planb.ok(&anew);
     assert_same(&census(&source, &["bank"]), &census(&target, &["bank"]));
 }
+
+/// The proof that a backup restores: made on a scratch server, which is as empty afterwards as before.
+#[test]
+fn a_backup_is_proven_by_restoring_it() {
+    let source = hard_source(Flavor::MySql);
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    let newest = planb.backup(&[]);
+    let id = newest
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .expect("a name")
+        .trim_end_matches(".sql")
+        .to_owned();
+    let scratch = Server::start(Flavor::MySql, &[]);
+    let to = restorer(&scratch);
+    let prove = [
+        "--json",
+        "verify",
+        "--restore-to",
+        &to,
+        "--password",
+        "env:PLANB_SOURCE_PASSWORD",
+        "--tls",
+        "off",
+    ];
+    let json = planb.json(&prove);
+    assert_eq!(
+        (&json["result"], &json["proof_written"]),
+        (&"restored".into(), &true.into()),
+        "{json}"
+    );
+    assert!(
+        json["rows"].as_u64().is_some_and(|rows| rows > 10_000) && json["objects"].as_u64() > Some(20),
+        "{json}"
+    );
+    let schemas = "SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'hard%'";
+    assert_eq!(scratch.sql(schemas).trim(), "0");
+    assert_eq!(planb.json(&["--json", "status"])["newest_proven"], id.as_str());
+
+    // A second one, and from a file with nothing to write a proof to.
+    planb.json(&prove);
+    let file = newest.display().to_string();
+    let json = planb.json(&[&prove[..2], &[&file], &prove[2..]].concat());
+    assert_eq!(
+        (&json["result"], &json["proof_written"]),
+        (&"restored".into(), &serde_json::Value::Null),
+        "{json}"
+    );
+
+    // A server that holds anything of it is no scratch server.
+    scratch.sql("CREATE DATABASE hard; CREATE TABLE hard.precious (id INT)");
+    assert!(planb.fails(3, &prove).contains("already holds hard"));
+    scratch.sql("SELECT * FROM hard.precious; DROP DATABASE hard");
+
+    // What is rotten proves nothing, and is written down as such.
+    let mut bytes = std::fs::read(&newest).expect("a backup");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&newest, &bytes).expect("written");
+    let said = planb.fails(5, &prove);
+    assert!(said.contains("member"), "{said}");
+    assert!(planb.ok(&["backups"]).contains("unusable"));
+}

@@ -56,7 +56,10 @@ pub async fn structure(archive: &Archive, progress: Told<'_>) -> Result<Looked, 
 
 /// Whether an index's lines fit together: a line that was dropped, moved or changed shows in the sums, before anything
 /// is read by it.
-fn agrees_with_itself(index: &Index) -> Result<(), &'static str> {
+///
+/// # Errors
+/// What does not fit, in words.
+pub fn agrees_with_itself(index: &Index) -> Result<(), &'static str> {
     let kinds = || index.members.iter().map(|member| member.kind);
     if kinds().next() != Some(MemberKind::Schema) || kinds().filter(|kind| *kind == MemberKind::Schema).count() != 1 {
         return Err("its first member, and no other, must be the schema");
@@ -138,6 +141,14 @@ pub async fn stored(store: Arc<dyn BlobStore>, entry: &Entry, by: By, progress: 
 }
 
 async fn look(store: &Arc<dyn BlobStore>, entry: &Entry, progress: Told<'_>) -> Result<Looked, ReadError> {
+    structure(&open(store, entry).await?, progress).await
+}
+
+/// Opens the version of a backup that was listed.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn open(store: &Arc<dyn BlobStore>, entry: &Entry) -> Result<Archive, ReadError> {
     let archive = Archive::open(Arc::new(StoredBlob {
         store: Arc::clone(store),
         properties: Properties {
@@ -155,7 +166,7 @@ async fn look(store: &Arc<dyn BlobStore>, entry: &Entry, progress: Told<'_>) -> 
             "its hash is not the one that was committed beside the file",
         ));
     }
-    structure(&archive, progress).await
+    Ok(archive)
 }
 
 impl Look {

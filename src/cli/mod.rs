@@ -20,6 +20,7 @@ mod prune;
 mod restore;
 mod status;
 mod target;
+mod trial;
 mod verify;
 
 use failure::Failure;

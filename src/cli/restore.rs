@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::{Common, open, present, target};
 use crate::backup::archive::Archive;
 use crate::backup::entry::{Entry, Standing};
-use crate::backup::shelf;
+use crate::backup::verify;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
 use crate::restore::compare::{Comparison, compare};
@@ -26,7 +26,7 @@ use crate::restore::load::Progress;
 use crate::restore::plan::Plan;
 use crate::restore::run::{Observer, Restore, Restored};
 use crate::secret::resolver::Resolver;
-use crate::store::blob::{LocalFile, StoredBlob};
+use crate::store::blob::LocalFile;
 
 /// Sessions that load at once: more than a small server has cores gain nothing.
 const SESSIONS: u16 = 4;
@@ -105,21 +105,12 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     }
     let Some(config) = config else { return Ok(()) };
     let stores = open::stores_for_a_person(&config).await?;
-    let entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    // With what is known of them: one that was found damaged is not tried.
+    let entries = open::listing(&config, &stores).await?;
     let candidates = candidates(&entries, args.backup.as_deref(), &stores.backups.describe())?;
     let mut damaged = BTreeSet::new();
     for (tried, entry) in candidates.iter().enumerate() {
-        let Some(properties) = stores.backups.properties(&entry.blob).await? else {
-            return Err(Failure::failed(format!(
-                "{} is gone meanwhile; run planb backups",
-                entry.id
-            )));
-        };
-        let blob = StoredBlob {
-            store: Arc::clone(&stores.backups),
-            properties,
-        };
-        let opened = Archive::open(Arc::new(blob)).await.map_err(RestoreError::from);
+        let opened = verify::open(&stores.backups, entry).await.map_err(RestoreError::from);
         let done = match opened {
             Ok(archive) => {
                 let digest = archive.digest.clone();

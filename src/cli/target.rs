@@ -28,6 +28,15 @@ pub struct TargetArgs {
 }
 
 impl TargetArgs {
+    pub fn new(to: &str, password: &str, tls: &str, tls_ca: Option<PathBuf>) -> Self {
+        Self {
+            to: to.to_owned(),
+            password: password.to_owned(),
+            tls: tls.to_owned(),
+            tls_ca,
+        }
+    }
+
     /// Where to log in, password in hand.
     pub async fn address(&self, resolver: &Resolver) -> Result<Address, Failure> {
         address(self, resolver).await

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::failure::{Failure, told};
-use super::{Common, open, present};
+use super::target::TargetArgs;
+use super::{Common, open, present, trial};
 use crate::backup::archive::{Archive, ReadError};
 use crate::backup::entry::{BackupId, Entry, SUFFIX, Standing};
 use crate::backup::verify::{self, Looked, Verdict};
@@ -22,10 +23,34 @@ pub struct VerifyArgs {
     /// An id as `planb backups` lists them, or a file on this machine; default: the newest good backup
     #[arg(value_name = "ID|FILE")]
     backup: Option<String>,
+    /// Restore it into this server, which must be empty, compare every table and object, and remove it again
+    #[arg(long, value_name = "mysql://USER@HOST:PORT", requires = "password")]
+    restore_to: Option<String>,
+    /// With --restore-to: where the password is, e.g. env:NAME, file:PATH, credential:NAME
+    #[arg(long, value_name = "REF", requires = "restore_to")]
+    password: Option<String>,
+    /// With --restore-to: required (encrypted and verified) or off (only to this machine)
+    #[arg(long, value_name = "required|off", default_value = "required", value_parser = ["required", "off"])]
+    tls: String,
+    /// With --restore-to: authority that signed the server's certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "restore_to")]
+    tls_ca: Option<PathBuf>,
+}
+
+impl VerifyArgs {
+    /// The server to restore to, if one was named.
+    pub(super) fn target(&self) -> Option<TargetArgs> {
+        let (to, password) = self.restore_to.as_ref().zip(self.password.as_ref())?;
+        Some(TargetArgs::new(to, password, &self.tls, self.tls_ca.clone()))
+    }
 }
 
 pub async fn run(common: &Common, args: &VerifyArgs) -> Result<(), Failure> {
-    match Wanted::of(args.backup.as_deref(), Path::exists)? {
+    let wanted = Wanted::of(args.backup.as_deref(), Path::exists)?;
+    if let Some(target) = args.target() {
+        return trial::run(common, wanted, &target).await;
+    }
+    match wanted {
         Wanted::File(path) => file(common, &path).await,
         Wanted::Newest => stored(common, None).await,
         Wanted::Id(id) => stored(common, Some(id)).await,
@@ -34,7 +59,7 @@ pub async fn run(common: &Common, args: &VerifyArgs) -> Result<(), Failure> {
 
 /// What a person asked for.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     Newest,
     Id(BackupId),
     File(PathBuf),
@@ -139,7 +164,7 @@ async fn stored(common: &Common, wanted: Option<BackupId>) -> Result<(), Failure
     }
 }
 
-fn newest_good(entries: &[Entry]) -> Option<&Entry> {
+pub(super) fn newest_good(entries: &[Entry]) -> Option<&Entry> {
     let good = entries.iter().filter(|entry| entry.standing == Standing::Good);
     good.max_by_key(|entry| (entry.consistent_at, &entry.id))
 }

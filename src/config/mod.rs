@@ -182,7 +182,7 @@ pub enum VerifySource {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verify {
-    /// Whether the agent checks the structure of each backup it made. Default true.
+    /// Whether the agent checks the structure of each backup it made. Default: in a directory, yes; in a cloud, no.
     pub structure: bool,
     /// From this age on, the latest proof that a backup was restored and checked is told as old. Default 26 h.
     pub proof_max_age: Duration,

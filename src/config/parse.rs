@@ -75,14 +75,16 @@ impl Config {
         };
         let mut document = Document::parse(text).map_err(invalid)?;
         // Where a value is wrong, its section holds a placeholder; with any problem the whole is thrown away.
+        let (service, targets) = (sections::service(&mut document), sections::targets(&mut document));
+        let (source, store) = (sections::source(&mut document), store::store(&mut document));
         let config = Self {
-            service: sections::service(&mut document),
-            targets: sections::targets(&mut document),
-            source: sections::source(&mut document),
-            store: store::store(&mut document),
+            service,
+            targets,
+            source,
             backup: sections::backup(&mut document),
             retention: sections::retention(&mut document),
-            verify: sections::verify(&mut document),
+            verify: sections::verify(&mut document, &store.place),
+            store,
         };
         let problems = document.finish();
         if problems.is_empty() {

@@ -8,8 +8,8 @@ use super::cadence::parse_cron;
 use super::collect::{Document, Section};
 use super::units::parse_bytes;
 use super::{
-    Backup, Endpoint, Generations, Lock, Login, Removal, Retention, Schedule, Service, Source, Targets, Tls, Verify,
-    VerifySource,
+    Backup, Endpoint, Generations, Lock, Login, Place, Removal, Retention, Schedule, Service, Source, Targets, Tls,
+    Verify, VerifySource,
 };
 use crate::secret::SecretRef;
 
@@ -220,10 +220,13 @@ pub(super) fn retention(document: &mut Document<'_>) -> Retention {
     }
 }
 
-pub(super) fn verify(document: &mut Document<'_>) -> Verify {
+pub(super) fn verify(document: &mut Document<'_>, place: &Place) -> Verify {
     let mut section = document.section("verify");
     Verify {
-        structure: section.flag("structure").unwrap_or(true),
+        // Reading every backup back out of a cloud costs more than keeping it there.
+        structure: section
+            .flag("structure")
+            .unwrap_or(matches!(place, Place::Directory(_))),
         // A day, and two hours for a drill that took its time.
         proof_max_age: section.duration("proof_max_age", MINUTE..=YEAR).unwrap_or(26 * HOUR),
     }

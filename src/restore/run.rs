@@ -15,7 +15,8 @@ use super::plan::{self, Backup, Plan, Wish};
 use super::programs::{self, Item};
 use super::schema::Schema;
 use super::target::{self, Target};
-use crate::backup::archive::Archive;
+use crate::backup::archive::{Archive, ReadError};
+use crate::backup::verify;
 use crate::dump::literal::{identifier, qualified};
 use crate::format::index::MemberKind;
 use crate::mysql::{Address, Session};
@@ -278,6 +279,7 @@ impl Restore {
     /// `is_begun`: an earlier attempt of this very call has written already.
     async fn prepare(&self, session: &mut Session, is_begun: bool) -> Result<Prepared, RestoreError> {
         let index = &self.archive.index;
+        verify::agrees_with_itself(index).map_err(|detail| RestoreError::Backup(ReadError::Damaged(detail)))?;
         let mut schema = Schema::default();
         let mut items = Vec::new();
         for (number, member) in index.members.iter().enumerate() {
