@@ -81,6 +81,8 @@ impl RestoreError {
     /// Whether the same step may go well a moment later.
     pub fn is_passing(&self) -> bool {
         match self {
+            // What a dump does again with fresh definitions is final here.
+            Self::Target(DbError::DefinitionChanged { .. }) => false,
             Self::Target(error) => !error.is_permanent(),
             Self::Backup(error) => !error.is_permanent(),
             Self::Begun(error) => error.is_passing(),

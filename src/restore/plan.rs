@@ -99,6 +99,14 @@ pub fn plan(backup: Backup<'_>, target: &Target, wish: &Wish) -> Result<Plan, Ve
     if target.version.family == Family::MySql && target.version.at_least(8, 0, 27) {
         plan.settings.push(MYSQL_BUILDING.as_bytes().to_vec());
     }
+    if target.version.family == Family::MySql && target.version.at_least(8, 4, 0) && target.may_set_guarded() {
+        // A foreign key to a key that is not unique was good enough for the source.
+        plan.settings
+            .push(b"SET SESSION restrict_fk_on_non_standard_key = OFF".to_vec());
+    }
+    // Rows of MEMORY tables fitted at the source; what is not used costs nothing.
+    plan.settings
+        .push(b"SET SESSION max_heap_table_size = 17179869184".to_vec());
     if target.lower_case_names {
         lower_case(backup, &mut plan, &mut problems);
     }
@@ -159,6 +167,11 @@ fn against(backup: Backup<'_>, target: &Target, wish: &Wish) -> Vec<String> {
             target.max_allowed_packet_bytes,
             (summary.largest_row_bytes + STATEMENT_SLACK_BYTES).next_power_of_two()
         ));
+    }
+    if target.read_only {
+        problems.push(
+            "the target is read-only; make it writable (read_only, super_read_only), or give another one".to_owned(),
+        );
     }
     let missing: Vec<&str> = NEEDED
         .iter()
@@ -301,6 +314,13 @@ fn owners(backup: Backup<'_>, target: &Target, wish: &Wish, plan: &mut Plan, pro
         );
         let Some(definer) = &program.definer else { continue };
         let owner = owner(definer, target, wish);
+        if owner == Owner::Restorer && !program.can_lose_its_definer() {
+            problems.push(format!(
+                "{}: its definer {definer} cannot be kept on the target, and it cannot be made to run with its caller's rights; \
+                 give it an owner with --definer {definer}=USER@HOST",
+                program.describe()
+            ));
+        }
         if owner == Owner::Restorer {
             let how = if program.kind.can_be_invoker() {
                 "runs with its caller's rights"
@@ -369,6 +389,36 @@ fn owner(definer: &str, target: &Target, wish: &Wish) -> Owner {
 fn lower_case(backup: Backup<'_>, plan: &mut Plan, problems: &mut Vec<String>) {
     let mut seen: BTreeMap<(String, String), &str> = BTreeMap::new();
     let mut changed = 0_usize;
+    let mut schemas = BTreeSet::new();
+    for database in &backup.schema.databases {
+        if !schemas.insert(database.name.to_lowercase()) {
+            problems.push(format!(
+                "schema {} and another one differ by case only, which the target (lower_case_table_names = 1) takes for one; \
+                 restore to a server made with 0",
+                database.name
+            ));
+        }
+    }
+    let mut views = BTreeSet::new();
+    for item in backup.programs {
+        if let Item::Create(program) = item
+            && program.kind == super::programs::Kind::View
+        {
+            let (schema, name) = program.place("");
+            let stored = (schema.to_lowercase(), name.to_lowercase());
+            let is_table = backup
+                .schema
+                .tables
+                .iter()
+                .any(|table| (table.schema.to_lowercase(), table.name.to_lowercase()) == stored);
+            if is_table || !views.insert(stored) {
+                problems.push(format!(
+                    "view {schema}.{name} and another table or view differ by case only, which the target takes for one; rename \
+                     one at the source, or restore to a server made with 0"
+                ));
+            }
+        }
+    }
     for table in &backup.schema.tables {
         let stored = (table.schema.to_lowercase(), table.name.to_lowercase());
         changed += usize::from(stored.1 != table.name || stored.0 != table.schema);

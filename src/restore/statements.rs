@@ -12,6 +12,8 @@ pub enum ScriptError {
     Incomplete(String),
     #[error("a statement is longer than 1 GiB: {0}")]
     TooLong(String),
+    #[error("the backup holds a statement that this planb does not understand: {0}; restore it with a newer one")]
+    Strange(String),
 }
 
 /// Where the scan stands, so that no byte is looked at twice.
