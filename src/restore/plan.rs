@@ -15,6 +15,10 @@ const WORTH_DEFERRING_BYTES: u64 = 4 << 20;
 /// What a statement may be longer than its largest row: see `dump/writer.rs`.
 const STATEMENT_SLACK_BYTES: u64 = 4 << 10;
 
+/// A statement's parse tree should stay in the processor's cache: 6.1 million rows cost MySQL 9.7 70 s of CPU in statements of
+/// 1 MiB, 59 s in 256 KiB, 56 s in 64 KiB and 52 s in 32 KiB, where each waits for an answer half as often again.
+const BEST_STATEMENT_BYTES: usize = 64 << 10;
+
 /// Session settings for the building of keys; any account may make them, since 8.0.27. Memory is the target's.
 /// <https://dev.mysql.com/doc/relnotes/mysql/8.0/en/news-8-0-27.html>
 const MYSQL_BUILDING: &str =
@@ -86,7 +90,8 @@ pub fn plan(backup: Backup<'_>, target: &Target, wish: &Wish) -> Result<Plan, Ve
         databases: backup.schema.databases.clone(),
         sequences: backup.schema.sequences.clone(),
         longest_statement_bytes: usize::try_from(target.max_allowed_packet_bytes.saturating_sub(STATEMENT_SLACK_BYTES))
-            .unwrap_or(usize::MAX),
+            .unwrap_or(usize::MAX)
+            .min(BEST_STATEMENT_BYTES),
         ..Plan::default()
     };
     tables(backup, target, &mut plan, &mut problems);
