@@ -27,7 +27,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     ("dump", &["clock", "config", "format", "mysql", "store"]),
     ("format", &[]),
     ("mysql", &["config", "secret"]),
-    ("restore", &["backup", "dump", "format", "mysql"]),
+    ("restore", &["backup", "dump", "format", "mysql", "store"]),
     ("secret", &["aws", "config"]),
     ("source", &["aws", "config", "mysql", "secret"]),
     ("store", &["clock", "secret"]),

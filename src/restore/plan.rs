@@ -173,19 +173,24 @@ fn against(backup: Backup<'_>, target: &Target, wish: &Wish) -> Vec<String> {
             "the target is read-only; make it writable (read_only, super_read_only), or give another one".to_owned(),
         );
     }
+    problems.extend(missing_privileges(target));
+    problems
+}
+
+/// The privileges that the account lacks, as a problem in words.
+pub fn missing_privileges(target: &Target) -> Option<String> {
     let missing: Vec<&str> = NEEDED
         .iter()
         .copied()
         .filter(|privilege| !target.grants.global(privilege))
         .collect();
-    if !missing.is_empty() {
-        problems.push(format!(
+    (!missing.is_empty()).then(|| {
+        format!(
             "account {} lacks {} on *.*; grant it, see config/grants-standby.sql",
             target.account,
             missing.join(", ")
-        ));
-    }
-    problems
+        )
+    })
 }
 
 /// What any restore does. Azure Database for MySQL gives its administrator all of these.
@@ -361,7 +366,7 @@ fn owners(backup: Backup<'_>, target: &Target, wish: &Wish, plan: &mut Plan, pro
             }
         }
     }
-    if runs_code && target.binlog_on && !target.trusts_function_creators && !target.grants.global("SUPER") {
+    if runs_code && target.refuses_code() {
         problems.push(
             "the backup holds triggers or functions, which the target refuses while its binary log is on; set the server \
              parameter log_bin_trust_function_creators to ON there"
@@ -370,7 +375,7 @@ fn owners(backup: Backup<'_>, target: &Target, wish: &Wish, plan: &mut Plan, pro
     }
 }
 
-fn owner(definer: &str, target: &Target, wish: &Wish) -> Owner {
+pub fn owner(definer: &str, target: &Target, wish: &Wish) -> Owner {
     if let Some(mapped) = wish.definers.get(definer) {
         return Owner::Mapped(mapped.clone());
     }

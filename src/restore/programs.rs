@@ -261,9 +261,7 @@ impl Program {
         match owner {
             Owner::Kept => sql.extend_from_slice(&self.definer_line),
             Owner::Mapped(account) => {
-                let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
-                let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
-                sql.extend_from_slice(format!("\nDEFINER={}@{}\n", quoted(user), quoted(host)).as_bytes());
+                sql.extend_from_slice(format!("\n{}\n", definer_clause(account)).as_bytes());
             }
             Owner::Restorer => {
                 if !self.definer_line.is_empty() {
@@ -286,6 +284,13 @@ impl Program {
     }
 }
 
+/// `DEFINER='user'@'host'`
+pub fn definer_clause(account: &str) -> String {
+    let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
+    format!("DEFINER={}@{}", quoted(user), quoted(host))
+}
+
 const ENABLE: &[u8] = b" PRESERVE ENABLE";
 const DISABLE: &[u8] = b" PRESERVE DISABLE";
 
@@ -298,7 +303,7 @@ fn enabled_at(text: &[u8]) -> Option<usize> {
 }
 
 /// Makes a view or routine run with its caller's rights.
-fn as_invoker(kind: Kind, text: &[u8]) -> Vec<u8> {
+pub fn as_invoker(kind: Kind, text: &[u8]) -> Vec<u8> {
     const DEFINER: &[u8] = b"SQL SECURITY DEFINER";
     const INVOKER: &[u8] = b"SQL SECURITY INVOKER";
     let mut text = text.to_vec();

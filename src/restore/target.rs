@@ -62,6 +62,11 @@ impl Target {
         }
     }
 
+    /// Whether the server takes no triggers and functions from this account.
+    pub fn refuses_code(&self) -> bool {
+        self.binlog_on && !self.trusts_function_creators && !self.grants.global("SUPER")
+    }
+
     /// A name as the server stores it.
     pub fn stored(&self, name: &str) -> String {
         if self.lower_case_names {
