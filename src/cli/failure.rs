@@ -150,6 +150,7 @@ impl From<RestoreError> for Failure {
             | RestoreError::Target(_)
             | RestoreError::Survey(_)
             | RestoreError::Rows { .. }
+            | RestoreError::TakenOver
             | RestoreError::Cancelled
             | RestoreError::Panicked(_) => Self::Failed(text),
         }

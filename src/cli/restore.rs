@@ -86,9 +86,15 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
         if common.json {
-            println!("{}", json!({"v": 1, "enabled_events": woken}));
+            println!(
+                "{}",
+                json!({"v": 1, "enabled_events": woken.enabled, "gone_events": woken.gone})
+            );
         } else {
-            println!("{woken} events enabled");
+            println!("{} events enabled", woken.enabled);
+            for event in &woken.gone {
+                println!("event {event} is gone: its time has passed, or somebody dropped it");
+            }
         }
         return Ok(());
     }
@@ -220,6 +226,7 @@ impl Job<'_> {
             source_identity: None,
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,
+            trial: false,
             instead_of: instead_of.clone(),
         };
         if self.args.plan {
@@ -439,7 +446,7 @@ impl Observer for Bar {
             Phase::Data => "loading rows",
             Phase::Keys => "building keys",
             Phase::Programs => "routines, views, triggers, events",
-            Phase::Done => "",
+            Phase::Finishing | Phase::Done => "",
         });
     }
 }

@@ -116,15 +116,15 @@ async fn trial(archive: Archive, backup: &str, address: &Address) -> Result<Tria
         definers: BTreeMap::new(),
         source_identity: None,
         sessions: SESSIONS,
-        // What an interrupted trial left is of no use to anybody.
-        start_over: true,
+        start_over: false,
+        trial: true,
         instead_of: BTreeSet::new(),
     };
     let progress = Arc::new(Progress::default());
     let work = async {
         let restored = restore.run(&progress, &Quiet, &cancel).await?;
         let compared = compare(&restore.address, &restore.archive, SESSIONS, &cancel).await?;
-        restore.discard().await?;
+        restore.discard(&cancel).await?;
         Ok(Trial { restored, compared })
     };
     let mut work = std::pin::pin!(work);

@@ -76,6 +76,8 @@ impl Address {
             .prefer_socket(false)
             .stmt_cache_size(0)
             .max_allowed_packet(Some(LARGEST_PACKET_BYTES))
+            // What keeps no connection alive on the way must not cut one that waits for a long statement.
+            .tcp_keepalive(Some(Duration::from_secs(30)))
             // Not asked for: nobody waits for it here.
             .wait_timeout(Some(28_800))
             .setup(vec!["SET time_zone = '+00:00'"])

@@ -73,6 +73,7 @@ pub async fn compare(
     };
     let mut there = BTreeMap::new();
     let mut objects = BTreeSet::new();
+    let mut rules = BTreeMap::new();
     for schema in &archive.index.summary.schemas {
         let found = catalog::schema(&mut session, &dialect, &stored(schema)).await?;
         for definition in [&found.views, &found.routines, &found.triggers, &found.events]
@@ -80,6 +81,9 @@ pub async fn compare(
             .flatten()
         {
             objects.insert((stored(schema), definition.kind.to_lowercase(), stored(&definition.name)));
+        }
+        for definition in &found.table_definitions {
+            rules.insert((stored(schema), stored(&definition.name)), rules_of(&definition.create));
         }
         for mut table in found.tables {
             let place = (table.schema.clone(), table.name.clone());
@@ -91,10 +95,24 @@ pub async fn compare(
     }
     session.close().await;
 
-    let wanted = wanted_objects(archive, &stored).await?;
+    let (wanted, passing) = wanted_objects(archive, &stored).await?;
     result.objects = wanted.len();
-    for (schema, kind, name) in wanted.difference(&objects) {
-        result.differences.push(format!("{kind} {schema}.{name} is missing"));
+    for object in wanted.difference(&objects) {
+        // An event whose time has passed since is kept by no server.
+        if !passing.contains(object) {
+            let (schema, kind, name) = object;
+            result.differences.push(format!("{kind} {schema}.{name} is missing"));
+        }
+    }
+    for table in &definitions.tables {
+        let place = (stored(&table.schema), stored(&table.name));
+        let Some(found) = rules.get(&place) else { continue };
+        let wanted = rules_of(&table.create);
+        for rule in wanted.difference(found) {
+            result
+                .differences
+                .push(format!("table {}.{} lacks: {rule}", table.schema, table.name));
+        }
     }
     for (schema, kind, name) in objects.difference(&wanted) {
         result
@@ -158,12 +176,34 @@ pub async fn compare(
     Ok(result)
 }
 
-/// Names of what the backup's later members create.
+/// A table's keys and constraints, each as the server prints it; names and case as far as every server keeps them.
+fn rules_of(create: &[u8]) -> BTreeSet<String> {
+    let begins = [
+        "PRIMARY KEY",
+        "UNIQUE KEY",
+        "KEY",
+        "FULLTEXT KEY",
+        "SPATIAL KEY",
+        "CONSTRAINT",
+    ];
+    super::schema::lines(create)
+        .into_iter()
+        .map(|line| String::from_utf8_lossy(line.trim_ascii()).into_owned())
+        .filter(|line| begins.iter().any(|begin| line.starts_with(&format!("{begin} "))))
+        .map(|line| line.trim_end_matches(',').to_lowercase())
+        .collect()
+}
+
+/// Schema, kind and name.
+type Object = (String, String, String);
+
+/// Names of what the backup's later members create, and those among them that time may have taken away.
 async fn wanted_objects(
     archive: &Archive,
     stored: &impl Fn(&str) -> String,
-) -> Result<BTreeSet<(String, String, String)>, RestoreError> {
+) -> Result<(BTreeSet<Object>, BTreeSet<Object>), RestoreError> {
     let mut wanted = BTreeSet::new();
+    let mut passing = BTreeSet::new();
     for (number, member) in archive.index.members.iter().enumerate() {
         if matches!(member.kind, MemberKind::Schema | MemberKind::Data) {
             continue;
@@ -171,11 +211,15 @@ async fn wanted_objects(
         for item in programs::items(&archive.member(number).await?)? {
             if let Item::Create(program) = item {
                 let (schema, name) = program.place(&member.schema);
-                wanted.insert((stored(&schema), program.kind.words().to_lowercase(), stored(&name)));
+                let object = (stored(&schema), program.kind.words().to_lowercase(), stored(&name));
+                if program.is_passing_event() {
+                    passing.insert(object.clone());
+                }
+                wanted.insert(object);
             }
         }
     }
-    Ok(wanted)
+    Ok((wanted, passing))
 }
 
 async fn sum(session: &mut Session, table: &catalog::Table) -> Result<TableSum, RestoreError> {

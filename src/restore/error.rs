@@ -58,6 +58,8 @@ pub enum RestoreError {
     Survey(AttemptError),
     #[error("{place}: {detail}; what is on the target is not the backup, nothing of it may be used")]
     Rows { place: String, detail: String },
+    #[error("somebody else has taken the restore over; look there")]
+    TakenOver,
     #[error("stopped")]
     Cancelled,
     /// Something is on the target already, and the same call goes on with it.
@@ -95,6 +97,7 @@ impl RestoreError {
             | Self::Target(_)
             | Self::Survey(_)
             | Self::Rows { .. }
+            | Self::TakenOver
             | Self::Cancelled
             | Self::Panicked(_) => false,
         }
@@ -119,6 +122,7 @@ impl RestoreError {
             | Self::Script(_)
             | Self::Survey(_)
             | Self::Rows { .. }
+            | Self::TakenOver
             | Self::Cancelled
             | Self::Panicked(_) => false,
         }

@@ -3,20 +3,42 @@
 use super::error::RestoreError;
 use super::ledger;
 use crate::dump::literal::{identifier, string};
-use crate::mysql::{Address, Session};
+use crate::mysql::{Address, DbError, Session};
 
-/// Enables the events that a finished restore put to sleep; how many.
+/// What became of sleeping events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Woken {
+    pub enabled: usize,
+    /// Not there any more: their time passed while they slept, or somebody dropped them.
+    pub gone: Vec<String>,
+}
+
+/// Whether there is such an event.
+pub async fn is_there(session: &mut Session, schema: &str, event: &str) -> Result<bool, DbError> {
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {} AND EVENT_NAME = {}",
+        string(schema),
+        string(event)
+    );
+    Ok(session.scalar(&sql).await? == "1")
+}
+
+/// Enables the events that a finished restore put to sleep.
 ///
 /// # Errors
 /// The database's; those enabled so far stay so, and the call can be repeated.
-pub async fn wake(address: &Address) -> Result<usize, RestoreError> {
+pub async fn wake(address: &Address) -> Result<Woken, RestoreError> {
     let mut session = address.connect().await?;
     let mut bookkeeping = address.connect().await?;
-    let mut woken = 0;
+    let mut woken = Woken::default();
     for (schema, event) in ledger::sleeping(&mut bookkeeping).await? {
-        enable(&mut session, &schema, &event).await?;
+        // One whose time has passed goes with being enabled.
+        if enable(&mut session, &schema, &event).await? && is_there(&mut bookkeeping, &schema, &event).await? {
+            woken.enabled += 1;
+        } else {
+            woken.gone.push(format!("{schema}.{event}"));
+        }
         ledger::awake(&mut bookkeeping, &schema, &event).await?;
-        woken += 1;
     }
     session.close().await;
     bookkeeping.close().await;
@@ -25,7 +47,7 @@ pub async fn wake(address: &Address) -> Result<usize, RestoreError> {
 
 /// `ALTER EVENT` takes definer, sql_mode, time zone and character sets from whoever says it: so it is said in the
 /// event's own.
-async fn enable(session: &mut Session, schema: &str, event: &str) -> Result<(), RestoreError> {
+async fn enable(session: &mut Session, schema: &str, event: &str) -> Result<bool, RestoreError> {
     let sql = format!(
         "SELECT DEFINER, SQL_MODE, TIME_ZONE, CHARACTER_SET_CLIENT, COLLATION_CONNECTION FROM information_schema.EVENTS WHERE \
          EVENT_SCHEMA = {} AND EVENT_NAME = {}",
@@ -33,11 +55,10 @@ async fn enable(session: &mut Session, schema: &str, event: &str) -> Result<(), 
         string(event)
     );
     let Some(row) = session.text(&sql).await?.into_iter().next() else {
-        // Somebody dropped it meanwhile.
-        return Ok(());
+        return Ok(false);
     };
     let Ok([definer, sql_mode, time_zone, client, collation]) = <[String; 5]>::try_from(row) else {
-        return Ok(());
+        return Ok(false);
     };
     let (user, host) = definer.rsplit_once('@').unwrap_or((definer.as_str(), "%"));
     session
@@ -58,5 +79,6 @@ async fn enable(session: &mut Session, schema: &str, event: &str) -> Result<(), 
     let altered = session.execute(alter).await;
     session.execute("SET sql_mode = DEFAULT, time_zone = '+00:00'").await?;
     session.execute("SET NAMES utf8mb4").await?;
-    Ok(altered?)
+    altered?;
+    Ok(true)
 }

@@ -23,10 +23,10 @@ use self::judge::{Found, Judge, Step};
 use self::text::{Source, Text};
 use self::unpack::UnpackError;
 use super::error::RestoreError;
+use super::hold;
 use super::ledger::{self, Phase, Record};
 use super::load::Progress;
 use super::plan::{self, Wish};
-use super::run;
 use super::statements::Splitter;
 use super::target::{self, Target};
 use crate::mysql::{Address, Session};
@@ -115,7 +115,7 @@ impl Foreign {
         cancel: &CancellationToken,
         begun: Instant,
     ) -> Result<Loaded, RestoreError> {
-        run::take_hold(control, cancel).await?;
+        hold::take_hold(control, cancel).await?;
         let ground = self.ground(control).await?;
         let check_first = matches!(self.source, Source::Blob { check_first: true, .. });
         if check_first {
@@ -136,6 +136,7 @@ impl Foreign {
             backup: self.name.clone(),
             phase: Phase::Data,
             schemas: BTreeSet::new(),
+            trial: false,
         };
         let mut sending = Sending {
             control,
@@ -293,8 +294,8 @@ impl Sending<'_> {
             // Noted before the first statement that changes anything in it.
             Step::Enter(schema) => {
                 ledger::prepare(self.control).await?;
-                self.record.schemas.insert(schema);
-                ledger::begin(self.control, self.record).await?;
+                self.record.schemas.insert(schema.clone());
+                ledger::widen(self.control, self.record, &schema, "foreign").await?;
             }
             Step::Mark(schema) => ledger::mark(self.control, &schema, &self.record.digest).await?,
             Step::Sleep { schema, event } => ledger::put_to_sleep(self.control, &schema, &event).await?,

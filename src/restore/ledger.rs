@@ -16,11 +16,20 @@ pub enum Phase {
     Data,
     Keys,
     Programs,
+    /// Everything is there; the marks are being taken away.
+    Finishing,
     Done,
 }
 
 impl Phase {
-    const ALL: [Self; 5] = [Self::Schema, Self::Data, Self::Keys, Self::Programs, Self::Done];
+    const ALL: [Self; 6] = [
+        Self::Schema,
+        Self::Data,
+        Self::Keys,
+        Self::Programs,
+        Self::Finishing,
+        Self::Done,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -28,6 +37,7 @@ impl Phase {
             Self::Data => "data",
             Self::Keys => "keys",
             Self::Programs => "programs",
+            Self::Finishing => "finishing",
             Self::Done => "done",
         }
     }
@@ -43,6 +53,8 @@ pub struct Record {
     pub phase: Phase,
     /// Schemas that it made, as the target stores their names.
     pub schemas: BTreeSet<String>,
+    /// Made to be compared and thrown away.
+    pub trial: bool,
 }
 
 /// Held by the session that restores, for as long as it lives.
@@ -96,7 +108,8 @@ pub async fn prepare(session: &mut Session) -> Result<(), DbError> {
     for sql in [
         "CREATE DATABASE IF NOT EXISTS planb DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
         "CREATE TABLE IF NOT EXISTS planb.restores (digest CHAR(64) CHARACTER SET ascii NOT NULL, backup VARCHAR(1024) NOT NULL, \
-         phase VARCHAR(16) CHARACTER SET ascii NOT NULL, made LONGTEXT NOT NULL, begun_at TIMESTAMP NOT NULL DEFAULT \
+         phase VARCHAR(16) CHARACTER SET ascii NOT NULL, made LONGTEXT NOT NULL, trial TINYINT NOT NULL, run CHAR(16) CHARACTER SET \
+         ascii NOT NULL, begun_at TIMESTAMP NOT NULL DEFAULT \
          CURRENT_TIMESTAMP, PRIMARY KEY (digest)) ENGINE=InnoDB",
         "CREATE TABLE IF NOT EXISTS planb.restored_members (digest CHAR(64) CHARACTER SET ascii NOT NULL, member INT UNSIGNED NOT \
          NULL, PRIMARY KEY (digest, member)) ENGINE=InnoDB",
@@ -114,12 +127,12 @@ pub async fn records(session: &mut Session) -> Result<Vec<Record>, DbError> {
         return Ok(Vec::new());
     }
     let rows = session
-        .text("SELECT digest, backup, phase, made FROM planb.restores ORDER BY begun_at")
+        .text("SELECT digest, backup, phase, made, trial FROM planb.restores ORDER BY begun_at")
         .await?;
     Ok(rows
         .into_iter()
         .filter_map(|row| {
-            let [digest, backup, phase, schemas] = <[String; 4]>::try_from(row).ok()?;
+            let [digest, backup, phase, schemas, trial] = <[String; 5]>::try_from(row).ok()?;
             Some(Record {
                 digest,
                 backup,
@@ -129,22 +142,88 @@ pub async fn records(session: &mut Session) -> Result<Vec<Record>, DbError> {
                     .filter(|name| !name.is_empty())
                     .map(str::to_owned)
                     .collect(),
+                trial: trial == "1",
             })
         })
         .collect())
 }
 
-pub async fn begin(session: &mut Session, record: &Record) -> Result<(), DbError> {
+/// Begins a restore: what the target remembers of an earlier one of the same backup, or of events that slept in its
+/// schemas, is of no account any more. `run` is random, and what its sessions prove themselves by.
+pub async fn begin(session: &mut Session, record: &Record, run: &str) -> Result<(), DbError> {
+    session.execute("START TRANSACTION").await?;
+    let digest = string(&record.digest);
+    session
+        .execute(format!("DELETE FROM planb.restored_members WHERE digest = {digest}"))
+        .await?;
+    for schema in &record.schemas {
+        forget_events(session, schema).await?;
+    }
+    write(session, record, run).await?;
+    session.execute("COMMIT").await
+}
+
+/// One more schema for a restore that learns of them as it goes.
+pub async fn widen(session: &mut Session, record: &Record, schema: &str, run: &str) -> Result<(), DbError> {
+    forget_events(session, schema).await?;
+    write(session, record, run).await
+}
+
+async fn write(session: &mut Session, record: &Record, run: &str) -> Result<(), DbError> {
     let schemas: Vec<&str> = record.schemas.iter().map(String::as_str).collect();
     session
         .execute(format!(
-            "REPLACE INTO planb.restores (digest, backup, phase, made) VALUES ({}, {}, {}, {})",
+            "REPLACE INTO planb.restores (digest, backup, phase, made, trial, run) VALUES ({}, {}, {}, {}, {}, {})",
             string(&record.digest),
             string(&record.backup),
             string(record.phase.name()),
             string(&schemas.join("\n")),
+            u8::from(record.trial),
+            string(run),
         ))
         .await
+}
+
+/// Takes an unfinished restore over. Waits for transactions of whoever had it; what that one still begins is refused.
+pub async fn take_over(session: &mut Session, digest: &str, run: &str) -> Result<(), DbError> {
+    let sql = format!(
+        "UPDATE planb.restores SET run = {} WHERE digest = {}",
+        string(run),
+        string(digest)
+    );
+    session.execute(sql).await
+}
+
+/// Whether the restore still is this run's. Inside a transaction it stays so until that ends.
+pub async fn is_mine(session: &mut Session, digest: &str, run: &str) -> Result<bool, DbError> {
+    let sql = format!(
+        "SELECT run FROM planb.restores WHERE digest = {} LOCK IN SHARE MODE",
+        string(digest)
+    );
+    Ok(session.scalar(&sql).await? == run)
+}
+
+async fn forget_events(session: &mut Session, schema: &str) -> Result<(), DbError> {
+    let sql = format!("DELETE FROM planb.sleeping_events WHERE of_schema = {}", string(schema));
+    session.execute(sql).await
+}
+
+/// Whether a schema holds nothing at all.
+pub async fn is_empty(session: &mut Session, schema: &str) -> Result<bool, DbError> {
+    for (table, column) in [
+        ("TABLES", "TABLE_SCHEMA"),
+        ("ROUTINES", "ROUTINE_SCHEMA"),
+        ("EVENTS", "EVENT_SCHEMA"),
+    ] {
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.{table} WHERE {column} = {}",
+            string(schema)
+        );
+        if session.scalar(&sql).await? != "0" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 pub async fn enter(session: &mut Session, digest: &str, phase: Phase) -> Result<(), DbError> {
@@ -272,25 +351,11 @@ pub async fn forget(session: &mut Session, record: &Record) -> Result<(), DbErro
     forget_lines(session, record).await
 }
 
-/// The same for a restore that is done, whose marks are gone: after a trial, by whoever made it.
-pub async fn discard(session: &mut Session, record: &Record) -> Result<(), DbError> {
-    session.execute("SET SESSION foreign_key_checks = 0").await?;
-    for schema in &record.schemas {
-        drop_schema(session, schema).await?;
-    }
-    forget_lines(session, record).await
-}
-
 async fn drop_schema(session: &mut Session, schema: &str) -> Result<(), DbError> {
     session
         .execute(format!("DROP DATABASE IF EXISTS {}", identifier(schema)))
         .await?;
-    session
-        .execute(format!(
-            "DELETE FROM planb.sleeping_events WHERE of_schema = {}",
-            string(schema)
-        ))
-        .await
+    forget_events(session, schema).await
 }
 
 async fn forget_lines(session: &mut Session, record: &Record) -> Result<(), DbError> {

@@ -40,6 +40,8 @@ pub struct Loading {
     pub plan: Arc<Plan>,
     pub progress: Arc<Progress>,
     pub cancel: CancellationToken,
+    /// What this run proves itself by; see [`ledger::is_mine`].
+    pub run: String,
 }
 
 /// What one session does in one go.
@@ -120,7 +122,10 @@ impl Loading {
         match job {
             Job::Member(number) => self.member(session, *number).await,
             Job::WholeTable(table) => self.whole_table(session, table).await,
-            Job::Keys(table) => keys(session, table).await,
+            Job::Keys(table) => {
+                self.prove(session).await?;
+                keys(session, table).await
+            }
         }
     }
 
@@ -128,6 +133,7 @@ impl Loading {
         let line = ledger::loaded_statement(&self.archive.digest, number);
         let text = self.archive.member(number).await?;
         session.execute("START TRANSACTION").await?;
+        self.prove(session).await?;
         match session.execute(&line).await {
             Ok(()) => {}
             // Loaded before, and only the answer was lost.
@@ -144,7 +150,17 @@ impl Loading {
         Ok(())
     }
 
+    /// Somebody else may have taken the restore over while this session was away.
+    async fn prove(&self, session: &mut Session) -> Result<(), RestoreError> {
+        if ledger::is_mine(session, &self.archive.digest, &self.run).await? {
+            Ok(())
+        } else {
+            Err(RestoreError::TakenOver)
+        }
+    }
+
     async fn whole_table(&self, session: &mut Session, table: &PlannedTable) -> Result<(), RestoreError> {
+        self.prove(session).await?;
         // Not TRUNCATE, which ARCHIVE does not know.
         let name = qualified(&table.schema, &table.name);
         session.execute(format!("DROP TABLE IF EXISTS {name}")).await?;
@@ -154,12 +170,18 @@ impl Loading {
         session.execute(&table.deferred.create).await?;
         for &number in &table.members {
             let text = self.archive.member(number).await?;
+            self.prove(session).await?;
             self.rows(session, number, &text).await?;
         }
         for &number in &table.members {
-            session
+            match session
                 .execute(ledger::loaded_statement(&self.archive.digest, number))
-                .await?;
+                .await
+            {
+                // From before an interruption, after which the table was made anew.
+                Err(error) if is_duplicate(&error) => {}
+                done => done?,
+            }
             self.count(number);
         }
         Ok(())
@@ -216,12 +238,22 @@ async fn keys(session: &mut Session, table: &PlannedTable) -> Result<(), Restore
     let name = qualified(&table.schema, &table.name);
     let missing: Vec<&Vec<u8>> = table.deferred.keys.iter().filter(is_missing).collect();
     if !missing.is_empty() {
-        session.execute(alter(&name, &missing)).await?;
+        build(session, alter(&name, &missing)).await?;
     }
     for key in table.deferred.fulltext_keys.iter().filter(is_missing) {
-        session.execute(alter(&name, &[key])).await?;
+        build(session, alter(&name, &[key])).await?;
     }
     Ok(())
+}
+
+/// A key that is there all of a sudden was built by a session whose connection was lost: looked at again.
+async fn build(session: &mut Session, sql: Vec<u8>) -> Result<(), RestoreError> {
+    match session.execute(sql).await {
+        Err(DbError::Refused { detail, .. }) if detail.starts_with("1061:") => {
+            Err(RestoreError::Target(DbError::Interrupted { detail }))
+        }
+        done => Ok(done?),
+    }
 }
 
 /// `ALTER TABLE … ADD …, ADD …`

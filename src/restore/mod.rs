@@ -6,10 +6,13 @@
 //!
 //! A dump of mysqldump or mariadb-dump has a way of its own ([`foreign`]).
 
+pub mod after;
 pub mod compare;
+pub mod complete;
 pub mod error;
 pub mod events;
 pub mod foreign;
+pub mod hold;
 pub mod ledger;
 pub mod load;
 pub mod plan;

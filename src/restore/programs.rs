@@ -239,6 +239,16 @@ impl Program {
         }
     }
 
+    /// Whether an event has an end, after which servers do not keep it.
+    pub fn is_passing_event(&self) -> bool {
+        let ends = |text: &[u8]| {
+            let masked = super::repair::masked(text);
+            let body = find(&masked, b" DO ").unwrap_or(masked.len());
+            find(&masked[..body], b" SCHEDULE AT ").is_some() || find(&masked[..body], b" ENDS ").is_some()
+        };
+        self.kind == Kind::Event && (ends(&self.after) || ends(&self.before))
+    }
+
     /// Whether an event waits for a replica to become the primary.
     pub fn is_replica_event(&self) -> bool {
         let sleeps = |text: &[u8]| {

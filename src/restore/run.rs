@@ -8,7 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::after;
+use super::complete;
 use super::error::RestoreError;
+use super::hold::{keep_hold, take_hold};
 use super::ledger::{self, Phase, Record};
 use super::load::{self, Job, Loading, Progress};
 use super::plan::{self, Backup, Plan, Wish};
@@ -33,6 +36,8 @@ pub struct Restore {
     pub sessions: usize,
     /// Throw an unfinished restore away first.
     pub start_over: bool,
+    /// To be compared and thrown away: only what other trials left may stand in the way, and goes.
+    pub trial: bool,
     /// Digests of backups that proved damaged: what was restored of them is thrown away.
     pub instead_of: BTreeSet<String>,
 }
@@ -66,29 +71,11 @@ pub trait Observer: Send + Sync {
 /// Everything that was read before anything is written.
 struct Prepared {
     plan: Arc<Plan>,
-    items: Vec<(MemberKind, Vec<Item>)>,
+    items: Vec<Vec<Item>>,
     target: Target,
     unfinished: Option<Record>,
-}
-
-/// Claims the target, and ends what an earlier restore's sessions still do there.
-pub async fn take_hold(control: &mut Session, cancel: &CancellationToken) -> Result<(), RestoreError> {
-    // Kept through the longest key build; the lock goes with the session.
-    control.execute("SET SESSION wait_timeout = 86400").await?;
-    if !ledger::lock(control).await? {
-        return Err(RestoreError::Busy);
-    }
-    let until = Instant::now() + load::PATIENCE;
-    while !ledger::evict(control).await? {
-        if cancel.is_cancelled() {
-            return Err(RestoreError::Cancelled);
-        }
-        if Instant::now() > until {
-            return Err(RestoreError::Busy);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
+    /// What earlier restores left and this one throws away, as far as it still is theirs.
+    forget: Vec<Record>,
 }
 
 impl Restore {
@@ -141,15 +128,16 @@ impl Restore {
         }
     }
 
-    /// Takes everything that this restore made off the target again, as after a trial.
+    /// Takes a trial off the target again.
     ///
     /// # Errors
-    /// The database's; the call can be repeated.
-    pub async fn discard(&self) -> Result<(), RestoreError> {
+    /// The database's; the next trial there repeats it.
+    pub async fn discard(&self, cancel: &CancellationToken) -> Result<(), RestoreError> {
         let mut session = self.address.connect().await?;
+        take_hold(&mut session, cancel).await?;
         for record in ledger::records(&mut session).await? {
-            if record.digest == self.archive.digest {
-                ledger::discard(&mut session, &record).await?;
+            if record.trial && record.digest == self.archive.digest {
+                ledger::forget(&mut session, &record).await?;
             }
         }
         session.close().await;
@@ -172,9 +160,9 @@ impl Restore {
                 error
             }
         };
-        let mut control = self.address.connect().await.map_err(|error| as_begun(error.into()))?;
-        let done = self.hold(&mut control, progress, observer, cancel, begun).await;
-        control.close().await;
+        let mut holder = self.address.connect().await.map_err(|error| as_begun(error.into()))?;
+        let done = self.hold(&mut holder, progress, observer, cancel, begun).await;
+        holder.close().await;
         match done {
             Err(error @ (RestoreError::Begun(_) | RestoreError::Busy)) => Err(error),
             Err(error) => Err(as_begun(error)),
@@ -184,31 +172,43 @@ impl Restore {
 
     async fn hold(
         &self,
-        control: &mut Session,
+        holder: &mut Session,
         progress: &Arc<Progress>,
         observer: &dyn Observer,
         cancel: &CancellationToken,
         begun: Instant,
     ) -> Result<Restored, RestoreError> {
-        take_hold(control, cancel).await?;
-        let prepared = self.prepare(control, progress.is_begun.load(Relaxed)).await?;
+        take_hold(holder, cancel).await?;
+        let prepared = self.prepare(holder, progress.is_begun.load(Relaxed)).await?;
         observer.planned(&prepared.plan, prepared.unfinished.is_some());
         progress.is_begun.store(true, Relaxed);
-        self.carry_out(control, &prepared, progress, observer, cancel, begun)
-            .await
-            .map_err(|error| RestoreError::Begun(Box::new(error)))
+        // Whoever vanishes with its machine lets go within a minute; whoever is there says so.
+        let done = async {
+            holder.execute("SET SESSION wait_timeout = 60").await?;
+            tokio::select! {
+                lost = keep_hold(holder) => Err(lost),
+                done = self.carry_out(&prepared, progress, observer, cancel, begun) => done,
+            }
+        };
+        done.await.map_err(|error| RestoreError::Begun(Box::new(error)))
     }
 
     async fn carry_out(
         &self,
-        control: &mut Session,
         prepared: &Prepared,
         progress: &Arc<Progress>,
         observer: &dyn Observer,
         cancel: &CancellationToken,
         begun: Instant,
     ) -> Result<Restored, RestoreError> {
+        let mut control = self.address.connect().await?;
+        let control = &mut control;
+        control.execute("SET SESSION wait_timeout = 86400").await?;
         ledger::prepare(control).await?;
+        for record in &prepared.forget {
+            ledger::forget(control, record).await?;
+        }
+        let run = format!("{:016x}", rand::random::<u64>());
         let resumed = prepared.unfinished.is_some();
         let stop = cancel.child_token();
         // Sessions of ours that outlive this call would write on after the lock is gone.
@@ -219,6 +219,7 @@ impl Restore {
             plan: Arc::clone(&prepared.plan),
             progress: Arc::clone(progress),
             cancel: stop.clone(),
+            run: run.clone(),
         });
         let from = match &prepared.unfinished {
             // Nothing but empty tables: made anew, so that a half-made schema needs no thought.
@@ -226,23 +227,39 @@ impl Restore {
                 ledger::forget(control, record).await?;
                 Phase::Schema
             }
-            Some(record) => record.phase,
+            Some(record) => {
+                ledger::take_over(control, &record.digest, &run).await?;
+                complete::tables(control, &prepared.plan, &prepared.target).await?;
+                record.phase
+            }
             None => Phase::Schema,
         };
         let mut phases = Vec::new();
-        let mut sleeping_events = 0;
-        for phase in [Phase::Schema, Phase::Data, Phase::Keys, Phase::Programs] {
+        let mut made = after::Made::default();
+        for phase in [
+            Phase::Schema,
+            Phase::Data,
+            Phase::Keys,
+            Phase::Programs,
+            Phase::Finishing,
+        ] {
             if phase < from {
                 continue;
             }
             observer.entered(phase);
             let phase_begun = Instant::now();
             match phase {
-                Phase::Schema => self.schema(control, prepared).await?,
-                Phase::Data => self.data(control, &loading).await?,
+                Phase::Schema => self.schema(control, prepared, &run).await?,
+                Phase::Data => self.data(control, &loading, resumed).await?,
                 Phase::Keys => self.keys(control, &loading).await?,
                 Phase::Programs => {
-                    sleeping_events = self.programs(prepared).await?;
+                    made = after::make(&self.address, &prepared.plan, &prepared.items).await?;
+                    complete::tables(control, &prepared.plan, &prepared.target).await?;
+                    complete::rows(control, &prepared.plan, &self.archive).await?;
+                }
+                // A trial keeps its marks: it is to be thrown away.
+                Phase::Finishing if self.trial => {}
+                Phase::Finishing => {
                     for database in &prepared.plan.databases {
                         ledger::unmark(control, &prepared.target.stored(&database.name)).await?;
                     }
@@ -252,14 +269,15 @@ impl Restore {
             if cancel.is_cancelled() {
                 return Err(RestoreError::Cancelled);
             }
-            if !ledger::holds_lock(control).await? {
-                return Err(RestoreError::Busy);
+            if !ledger::is_mine(control, &self.archive.digest, &run).await? {
+                return Err(RestoreError::TakenOver);
             }
             let next = match phase {
                 Phase::Schema => Phase::Data,
                 Phase::Data => Phase::Keys,
                 Phase::Keys => Phase::Programs,
-                Phase::Programs | Phase::Done => Phase::Done,
+                Phase::Programs => Phase::Finishing,
+                Phase::Finishing | Phase::Done => Phase::Done,
             };
             ledger::enter(control, &self.archive.digest, next).await?;
             phases.push((phase, phase_begun.elapsed()));
@@ -273,8 +291,8 @@ impl Restore {
             raw_bytes: summary.raw_bytes,
             duration: begun.elapsed(),
             phases,
-            repairs: prepared.plan.repairs.clone(),
-            sleeping_events,
+            repairs: prepared.plan.repairs.iter().cloned().chain(made.notes).collect(),
+            sleeping_events: made.sleeping_events,
             resumed,
             retries: progress.retries.load(Relaxed),
             server: prepared.target.version.to_string(),
@@ -297,25 +315,38 @@ impl Restore {
                 | MemberKind::Triggers
                 | MemberKind::Events
                 | MemberKind::ViewsElsewhere => {
-                    items.push((member.kind, programs::items(&self.archive.member(number).await?)?));
+                    items.push(programs::items(&self.archive.member(number).await?)?);
                 }
             }
         }
         let mut unfinished = None;
+        let mut forget = Vec::new();
+        let mut own_schemas = BTreeSet::new();
         for record in ledger::records(session).await? {
-            if record.phase == Phase::Done {
+            if record.phase == Phase::Done && !record.trial {
                 continue;
             }
-            let is_ours = record.digest == self.archive.digest;
-            if (self.start_over && !(is_ours && is_begun)) || self.instead_of.contains(&record.digest) {
-                ledger::forget(session, &record).await?;
-            } else if is_ours {
+            let is_ours = record.digest == self.archive.digest && record.trial == self.trial;
+            let goes = if self.trial {
+                record.trial && !(is_ours && is_begun)
+            } else {
+                (self.start_over && !(is_ours && is_begun)) || self.instead_of.contains(&record.digest)
+            };
+            if goes {
+                own_schemas.extend(ledger::marked(session, &record).await?);
+                forget.push(record);
+            } else if is_ours && record.phase != Phase::Done {
                 let marked = ledger::marked(session, &record).await?;
-                // The last of its phases takes the marks away.
-                if record.phase != Phase::Schema && record.phase != Phase::Programs && marked != record.schemas {
+                // Before there are rows it is begun anew; at the very end the marks are being taken away.
+                if matches!(record.phase, Phase::Data | Phase::Keys | Phase::Programs) && marked != record.schemas {
                     let strange: Vec<&str> = record.schemas.difference(&marked).map(String::as_str).collect();
                     return Err(RestoreError::Replaced(strange.join(", ")));
                 }
+                own_schemas.extend(if record.phase == Phase::Finishing {
+                    record.schemas.clone()
+                } else {
+                    marked
+                });
                 unfinished = Some(record);
             } else {
                 return Err(record.as_unfinished());
@@ -325,28 +356,34 @@ impl Restore {
         let wish = Wish {
             definers: self.definers.clone(),
             source_identity: self.source_identity.clone(),
-            own_schemas: unfinished
-                .as_ref()
-                .map(|record| record.schemas.clone())
-                .unwrap_or_default(),
+            own_schemas,
         };
-        let programs: Vec<Item> = items.iter().flat_map(|(_, items)| items.iter().cloned()).collect();
+        let programs: Vec<Item> = items.iter().flatten().cloned().collect();
         let backup = Backup {
             summary: &index.summary,
             members: &index.members,
             schema: &schema,
             programs: &programs,
         };
-        let plan = plan::plan(backup, &target, &wish).map_err(RestoreError::Refused)?;
+        let mut problems = after::unknown_time_zones(session, &programs).await?;
+        let plan = match plan::plan(backup, &target, &wish) {
+            Ok(plan) if problems.is_empty() => plan,
+            Ok(_) => return Err(RestoreError::Refused(problems)),
+            Err(more) => {
+                problems.splice(0..0, more);
+                return Err(RestoreError::Refused(problems));
+            }
+        };
         Ok(Prepared {
             plan: Arc::new(plan),
             items,
             target,
             unfinished,
+            forget,
         })
     }
 
-    async fn schema(&self, control: &mut Session, prepared: &Prepared) -> Result<(), RestoreError> {
+    async fn schema(&self, control: &mut Session, prepared: &Prepared, run: &str) -> Result<(), RestoreError> {
         let plan = &prepared.plan;
         let target = &prepared.target;
         let schemas: BTreeSet<String> = plan
@@ -359,10 +396,16 @@ impl Restore {
             backup: self.backup.clone(),
             phase: Phase::Schema,
             schemas,
+            trial: self.trial,
         };
-        ledger::begin(control, &record).await?;
+        ledger::begin(control, &record, run).await?;
         let mut session = load::connect(&self.address, plan).await?;
         for database in &plan.databases {
+            // Seen empty before, but others may have written since.
+            let stored = target.stored(&database.name);
+            if !ledger::is_empty(control, &stored).await? {
+                return Err(RestoreError::Replaced(stored));
+            }
             session.execute(&database.create).await?;
             // One that a platform made beforehand, empty, has a default of its own.
             if target.schemas.contains(&target.stored(&database.name))
@@ -386,7 +429,7 @@ impl Restore {
         Ok(())
     }
 
-    async fn data(&self, control: &mut Session, loading: &Arc<Loading>) -> Result<(), RestoreError> {
+    async fn data(&self, control: &mut Session, loading: &Arc<Loading>, resumed: bool) -> Result<(), RestoreError> {
         let loaded = ledger::loaded(control, &self.archive.digest).await?;
         loading.progress.stored_bytes.store(0, Relaxed);
         loading.progress.rows.store(0, Relaxed);
@@ -403,7 +446,10 @@ impl Restore {
             if table.transactional {
                 let missing = table.members.iter().filter(|number| !loaded.contains(number));
                 jobs.extend(missing.map(|&number| Job::Member(number)));
-            } else if !table.members.iter().all(|number| loaded.contains(number)) {
+            } else if (resumed && !table.members.is_empty())
+                || !table.members.iter().all(|number| loaded.contains(number))
+            {
+                // What knows no transactions is not trusted after an interruption.
                 jobs.push(Job::WholeTable(Box::new(table.clone())));
             }
         }
@@ -458,38 +504,5 @@ impl Restore {
         }
         session.close().await;
         Ok(())
-    }
-
-    /// Routines, views, triggers, events: each dropped first if an interrupted run made it. Returns how many events sleep.
-    async fn programs(&self, prepared: &Prepared) -> Result<usize, RestoreError> {
-        let mut session = load::connect(&self.address, &prepared.plan).await?;
-        let mut bookkeeping = self.address.connect().await?;
-        let mut sleeping = 0;
-        for (_, items) in &prepared.items {
-            let mut schema = String::new();
-            for item in items {
-                match item {
-                    Item::Setting(statement) => {
-                        if let Some((name, _)) = statement.strip_prefix(b"USE ").and_then(super::schema::identifier) {
-                            schema = name;
-                        }
-                        session.execute(statement).await?;
-                    }
-                    Item::Create(program) => {
-                        session.execute(program.drop_statement()).await?;
-                        if program.is_enabled_event() {
-                            sleeping += 1;
-                            let (schema, event) = program.place(&schema);
-                            ledger::put_to_sleep(&mut bookkeeping, &schema, &event).await?;
-                        }
-                        let owner = prepared.plan.owner(program.definer.as_deref());
-                        session.execute(program.create_statement(owner)).await?;
-                    }
-                }
-            }
-        }
-        bookkeeping.close().await;
-        session.close().await;
-        Ok(sleeping)
     }
 }

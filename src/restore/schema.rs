@@ -182,7 +182,7 @@ fn is_foreign_key(line: &[u8]) -> bool {
 }
 
 /// Lines of a definition; a line break inside quotes (a name may hold one) ends none.
-fn lines(text: &[u8]) -> Vec<&[u8]> {
+pub fn lines(text: &[u8]) -> Vec<&[u8]> {
     let mut lines = Vec::new();
     let mut quote = None;
     let (mut start, mut at) = (0, 0);
