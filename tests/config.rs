@@ -268,6 +268,48 @@ fn tls_is_off_only_on_this_machine() {
     refused("source", "tls_ca = \"ca.pem\"", "tls_ca");
 }
 
+const STANDBY: &str = "host = \"127.0.0.1\"\nuser = \"restorer\"\npassword = \"env:STANDBY\"";
+
+#[test]
+fn a_standby_may_be_left_out_and_is_checked_like_a_source() {
+    assert_eq!(Config::parse(SMALLEST).unwrap().standby, None);
+    let standby = accepted("standby", STANDBY).standby.unwrap();
+    assert_eq!(
+        (standby.host.as_str(), standby.port, standby.user.as_str(), standby.tls),
+        ("127.0.0.1", 3306, "restorer", Tls::Required)
+    );
+    assert_eq!(standby.password, SecretRef(vec![Reference::Env("STANDBY".into())]));
+    accepted("standby", &format!("{STANDBY}\ntls = \"off\"\nport = 3307"));
+
+    for (more, key) in [
+        ("tls = \"no\"", "tls"),
+        ("tls_ca = \"ca.pem\"", "tls_ca"),
+        ("tls = \"off\"\ntls_ca = \"/etc/ca.pem\"", "tls_ca"),
+        ("port = 0", "port"),
+        ("login = \"rds-iam\"", "login"),
+    ] {
+        refused("standby", &format!("{STANDBY}\n{more}"), key);
+    }
+    let remote = STANDBY.replace("127.0.0.1", "db.internal");
+    refused("standby", &format!("{remote}\ntls = \"off\""), "tls");
+    let said = refused("standby", &STANDBY.replace("env:STANDBY", "hunter2"), "password");
+    assert!(!said.contains("hunter2"), "{said}");
+    let missing: Vec<String> = problems(&format!("{SMALLEST}[standby]\n"))
+        .into_iter()
+        .map(|p| p.key)
+        .collect();
+    assert_eq!(missing, ["standby.host", "standby.user", "standby.password"]);
+    let said = problems(&format!("{SMALLEST}[stanby]\nhost = \"a\"\n"));
+    assert!(
+        said.iter().any(|p| p.message.contains("did you mean [standby]")),
+        "{said:?}"
+    );
+
+    let aws_only = STANDBY.replace("env:STANDBY", "aws-secret:planb/standby");
+    assert!(warned(&accepted("standby", &aws_only)).contains(&"standby.password"));
+    assert!(!warned(&accepted("standby", STANDBY)).contains(&"standby.password"));
+}
+
 #[test]
 fn a_source_is_one_place_and_one_login() {
     let rds = SMALLEST.replace(

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
-use super::{Common, open, present, target};
+use super::target::{Target, TargetArgs};
+use super::{Common, open, present};
 use crate::backup::archive::Archive;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::verify;
@@ -35,14 +36,14 @@ const SESSIONS: u16 = 4;
 #[command(
     after_help = "Everything that stands in the way is found before the first row is loaded, and told together (exit 3).\n\
     Killed or cut off, the same command goes on where it was (exit 4 says so). Events arrive disabled.\n\n\
-    Example:\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
+    Examples:\n  planb restore --verify\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
 )]
 pub struct RestoreArgs {
     /// Backup id as `planb backups` lists it, or a backup file on this machine; default: the newest good one
     #[arg(value_name = "ID|FILE")]
     backup: Option<String>,
     #[command(flatten)]
-    target: target::TargetArgs,
+    target: TargetArgs,
     /// Say what would be done and changed, and stop
     #[arg(long)]
     plan: bool,
@@ -65,16 +66,14 @@ pub struct RestoreArgs {
 
 pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     let file = args.backup.as_deref().map(Path::new).filter(|path| is_file(path));
+    let target = args.target.target();
     // A file on this machine can be restored where there is no configuration.
-    let config = match file {
-        Some(_) => None,
-        None if args.enable_events => None,
-        None => Some(open::config(common)?),
-    };
+    let needs_none = (file.is_some() || args.enable_events) && matches!(target, Target::Named { .. });
+    let config = if needs_none { None } else { Some(open::config(common)?) };
     let resolver = config
         .as_ref()
         .map_or_else(|| Resolver::new(None), Resolver::for_config);
-    let address = args.target.address(&resolver).await?;
+    let address = target.address(config.as_ref(), &resolver).await?;
     if args.enable_events {
         let woken = events::wake(&address)
             .await
@@ -365,7 +364,7 @@ fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
     }
     if restored.sleeping_events > 0 {
         println!(
-            "{} events are disabled; when this server takes over: planb restore --enable-events --to … --password …",
+            "{} events are disabled; when this server takes over: planb restore --enable-events, with --to and --password as here",
             restored.sleeping_events
         );
     }

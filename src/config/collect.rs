@@ -60,6 +60,10 @@ impl<'t> Document<'t> {
         Err(errors.iter().map(problem).collect())
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.root.iter().any(|(key, _)| key.get_ref() == name)
+    }
+
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 't> {
         let entry = self.root.iter().find(|(key, _)| key.get_ref() == name);
         if let Some((key, value)) = entry

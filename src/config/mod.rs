@@ -13,6 +13,7 @@ pub mod cadence;
 mod collect;
 pub mod parse;
 mod sections;
+mod standby;
 mod store;
 pub mod units;
 pub mod warnings;
@@ -29,6 +30,8 @@ pub struct Config {
     pub backup: Backup,
     pub retention: Retention,
     pub verify: Verify,
+    /// The server that takes over. None: it is named on each command line.
+    pub standby: Option<Standby>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,17 @@ pub struct Source {
     pub tls_ca: Option<PathBuf>,
     /// Whether the source is a replica whose applier may be stopped for the instant of the snapshot.
     pub pause_replica: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standby {
+    pub host: String,
+    pub port: u16,
+    /// The account that restores.
+    pub user: String,
+    pub password: SecretRef,
+    pub tls: Tls,
+    pub tls_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

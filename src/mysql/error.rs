@@ -9,14 +9,14 @@ pub enum DbError {
         "cannot reach the database at {place} ({detail}); check host, port, security group and that the server runs"
     )]
     Unreachable { place: String, detail: String },
-    #[error("the database at {place} refused account {user} ({detail}); check [source] user and password")]
+    #[error("the database at {place} refused account {user} ({detail}); check user and password")]
     Login {
         place: String,
         user: String,
         detail: String,
     },
     #[error(
-        "TLS with the database at {place} failed ({detail}); check [source] tls_ca, or that the host is the certificate's name"
+        "TLS with the database at {place} failed ({detail}); check tls_ca, or that the host is the certificate's name"
     )]
     Tls { place: String, detail: String },
     /// The connection broke, the session was killed, or the server is shutting down.
