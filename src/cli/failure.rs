@@ -143,6 +143,7 @@ impl From<RestoreError> for Failure {
             | RestoreError::Target(_)
             | RestoreError::Survey(_)
             | RestoreError::Rows { .. }
+            | RestoreError::Logins(_)
             | RestoreError::Cancelled
             | RestoreError::Panicked(_) => Self::Failed(text),
         }

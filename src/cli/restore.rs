@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::target::{Target, TargetArgs};
-use super::{Common, open, present};
+use super::{Common, accounts, open, present};
 use crate::backup::archive::Archive;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::verify;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
+use crate::restore::accounts::Account;
 use crate::restore::compare::{Comparison, compare};
 use crate::restore::events;
 use crate::restore::ledger::Phase;
@@ -50,6 +51,9 @@ pub struct RestoreArgs {
     /// Afterwards, have the server count and checksum every table, and compare with the backup
     #[arg(long)]
     verify: bool,
+    /// Make the accounts of [[accounts]] too, with their rights, and try each one's login
+    #[arg(long)]
+    accounts: bool,
     /// Throw away what an unfinished restore left on the server, and begin anew
     #[arg(long)]
     start_over: bool,
@@ -60,7 +64,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
     sessions: u16,
     /// Restore nothing: enable the events that a finished restore left disabled
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "accounts"])]
     enable_events: bool,
 }
 
@@ -68,7 +72,7 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     let file = args.backup.as_deref().map(Path::new).filter(|path| is_file(path));
     let target = args.target.target();
     // A file on this machine can be restored where there is no configuration.
-    let needs_none = (file.is_some() || args.enable_events) && matches!(target, Target::Named { .. });
+    let needs_none = (file.is_some() || args.enable_events) && !args.accounts && matches!(target, Target::Named { .. });
     let config = if needs_none { None } else { Some(open::config(common)?) };
     let resolver = config
         .as_ref()
@@ -86,12 +90,17 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let definers = definers(&args.definer)?;
+    let accounts = match &config {
+        Some(config) if args.accounts => accounts::resolved(config, &resolver).await?,
+        Some(_) | None => Vec::new(),
+    };
     let cancel = CancellationToken::new();
     let job = Job {
         common,
         args,
         address,
         definers,
+        accounts,
         cancel: cancel.clone(),
     };
     if let Some(path) = file {
@@ -185,6 +194,7 @@ struct Job<'a> {
     args: &'a RestoreArgs,
     address: Address,
     definers: BTreeMap<String, String>,
+    accounts: Vec<Account>,
     cancel: CancellationToken,
 }
 
@@ -203,6 +213,7 @@ impl Job<'_> {
             address: self.address.clone(),
             definers: self.definers.clone(),
             source_identity: None,
+            accounts: self.accounts.clone(),
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,
             instead_of: instead_of.clone(),
@@ -251,11 +262,13 @@ impl Job<'_> {
                 );
             }
         }
+        let locked_out = accounts::locked_out(&restored.accounts);
         match compared {
             Some(compared) if !compared.differences.is_empty() => Err(RestoreError::Rows {
                 place: backup,
                 detail: compared.differences.join("; "),
             }),
+            _ if !locked_out.is_empty() => Err(RestoreError::Logins(locked_out)),
             _ => Ok(()),
         }
     }
@@ -279,6 +292,7 @@ fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
             "raw_bytes": summary.raw_bytes,
             "keys_built_afterwards": deferred,
             "repairs": plan.repairs,
+            "accounts": plan.accounts,
         });
         println!("{value}");
         return;
@@ -298,6 +312,9 @@ fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
     println!("secondary keys of {deferred} tables are built after their rows; events arrive disabled.");
     for repair in &plan.repairs {
         println!("changed on the way: {repair}");
+    }
+    for account in &plan.accounts {
+        println!("account {account}");
     }
 }
 
@@ -321,6 +338,7 @@ fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared:
         "phases": phases,
         "repairs": restored.repairs,
         "sleeping_events": restored.sleeping_events,
+        "accounts": accounts::json(&restored.accounts),
         "resumed": restored.resumed,
         "retries": restored.retries,
         "verified": compared.map(|compared| json!({
@@ -362,6 +380,7 @@ fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
     for repair in &restored.repairs {
         println!("changed on the way: {repair}");
     }
+    accounts::print(&restored.accounts);
     if restored.sleeping_events > 0 {
         println!(
             "{} events are disabled; when this server takes over: planb restore --enable-events, with --to and --password as here",

@@ -123,6 +123,7 @@ async fn trial(archive: Archive, backup: &str, address: &Address) -> Result<Tria
         address: address.clone(),
         definers: BTreeMap::new(),
         source_identity: None,
+        accounts: Vec::new(),
         sessions: SESSIONS,
         // What an interrupted trial left is of no use to anybody.
         start_over: true,

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::secret::SecretRef;
 
+mod accounts;
 pub mod cadence;
 mod collect;
 pub mod parse;
@@ -32,6 +33,8 @@ pub struct Config {
     pub verify: Verify,
     /// The server that takes over. None: it is named on each command line.
     pub standby: Option<Standby>,
+    /// Who the application is on the standby; a backup holds no accounts.
+    pub accounts: Vec<Account>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,26 @@ pub struct Standby {
     pub password: SecretRef,
     pub tls: Tls,
     pub tls_ca: Option<PathBuf>,
+}
+
+/// One account, from several hosts perhaps, with one password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    /// Patterns as in `'name'@'host'`. Default `%`.
+    pub hosts: Vec<String>,
+    pub grants: Vec<Grant>,
+    pub password: SecretRef,
+}
+
+/// What an account may do, on one schema or one table; see `accounts.rs` for what there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Words of a fixed list, in capital letters.
+    pub privileges: Vec<&'static str>,
+    pub schema: String,
+    /// None: the whole schema.
+    pub table: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, sections, standby, store};
+use super::{Config, accounts, sections, standby, store};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -86,6 +86,7 @@ impl Config {
             retention: sections::retention(&mut document),
             verify: sections::verify(&mut document, &store.place),
             store,
+            accounts: accounts::accounts(&mut document, standby.as_ref()),
             standby,
         };
         let problems = document.finish();

@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 /// The server's own schemas: never dumped, since another server has its own.
-const SERVER_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+pub(super) const SERVER_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
 
 pub(super) fn service(document: &mut Document<'_>) -> Service {
     let mut section = document.section("service");

@@ -110,6 +110,20 @@ impl DbError {
         }
     }
 
+    /// `shown` stands for the statement, which nobody may see.
+    pub(super) fn at_secret_statement(shown: &str, error: Error) -> Self {
+        // Their words name accounts and privileges only. A syntax error's, say, quote the statement.
+        const QUOTE_NOTHING: [u16; 8] = [1044, 1045, 1142, 1227, 1290, 1396, 1410, 1819];
+        let error = match error {
+            Error::Server(server) if !QUOTE_NOTHING.contains(&server.code) => Error::Server(ServerError {
+                message: "its words are not shown, since they may quote a password".to_owned(),
+                ..server
+            }),
+            other => other,
+        };
+        Self::at_statement(shown.as_bytes(), error)
+    }
+
     pub(super) fn at_statement(sql: &[u8], error: Error) -> Self {
         let ServerError { code, message, .. } = match error {
             Error::Server(server) => server,
@@ -199,5 +213,33 @@ pub(super) fn shortened(sql: &str) -> String {
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_quote_a_password_is_not_told() {
+        let server = |code, message: &str| {
+            Error::Server(ServerError {
+                code,
+                message: message.to_owned(),
+                state: "42000".to_owned(),
+            })
+        };
+        let quoting = server(
+            1064,
+            "You have an error in your SQL syntax … near ''hunter2' REQUIRE SSL'",
+        );
+        let said = DbError::at_secret_statement("making account app@%", quoting).to_string();
+        assert!(
+            said.contains("1064") && said.contains("app@%") && !said.contains("hunter2"),
+            "{said}"
+        );
+        let policy = server(1819, "Your password does not satisfy the current policy requirements");
+        let said = DbError::at_secret_statement("making account app@%", policy).to_string();
+        assert!(said.contains("policy requirements"), "{said}");
     }
 }

@@ -119,6 +119,18 @@ impl Session {
         done.map_err(|error| DbError::at_statement(sql, error))
     }
 
+    /// Runs a statement that holds a secret. An error calls it `shown`, and gives the server's own words only where they
+    /// cannot quote it.
+    pub async fn execute_secret(&mut self, sql: &Secret, shown: &str) -> Result<(), DbError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(DbError::closed());
+        };
+        self.is_busy = true;
+        let done = connection.query_drop(sql.expose()).await;
+        self.is_busy = false;
+        done.map_err(|error| DbError::at_secret_statement(shown, error))
+    }
+
     /// Runs a statement that changes rows; how many it changed.
     pub async fn change(&mut self, sql: impl AsRef<[u8]> + Send) -> Result<u64, DbError> {
         self.execute(sql).await?;

@@ -41,6 +41,9 @@ pub enum RestoreError {
     Survey(AttemptError),
     #[error("{place}: {detail}; what is on the target is not the backup, nothing of it may be used")]
     Rows { place: String, detail: String },
+    /// The data is there; these logins do not work.
+    #[error("everything is restored, but not every account can log in: {}", .0.join("; "))]
+    Logins(Vec<String>),
     #[error("stopped")]
     Cancelled,
     /// Something is on the target already, and the same call goes on with it.
@@ -73,6 +76,7 @@ impl RestoreError {
             | Self::Target(_)
             | Self::Survey(_)
             | Self::Rows { .. }
+            | Self::Logins(_)
             | Self::Cancelled
             | Self::Panicked(_) => false,
         }
@@ -92,6 +96,7 @@ impl RestoreError {
             | Self::Script(_)
             | Self::Survey(_)
             | Self::Rows { .. }
+            | Self::Logins(_)
             | Self::Cancelled
             | Self::Panicked(_) => false,
         }

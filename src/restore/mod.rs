@@ -4,11 +4,13 @@
 //! (several sessions, a member at a time), secondary and foreign keys, and last routines, views, triggers and events.
 //! The target keeps the account of it ([`ledger`]).
 
+pub mod accounts;
 pub mod compare;
 pub mod error;
 pub mod events;
 pub mod ledger;
 pub mod load;
+pub mod logins;
 pub mod plan;
 pub mod programs;
 pub mod repair;

@@ -8,9 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::accounts::Account;
 use super::error::RestoreError;
 use super::ledger::{self, Phase, Record};
 use super::load::{self, Job, Loading, Progress};
+use super::logins::{self, Made};
 use super::plan::{self, Backup, Plan, Wish};
 use super::programs::{self, Item};
 use super::schema::Schema;
@@ -29,6 +31,8 @@ pub struct Restore {
     pub address: Address,
     pub definers: BTreeMap<String, String>,
     pub source_identity: Option<String>,
+    /// The application's accounts, to be made.
+    pub accounts: Vec<Account>,
     /// Sessions that load at once.
     pub sessions: usize,
     /// Throw an unfinished restore away first.
@@ -51,6 +55,7 @@ pub struct Restored {
     pub repairs: Vec<String>,
     /// Events that wait to be enabled.
     pub sleeping_events: usize,
+    pub accounts: Vec<Made>,
     /// Whether an earlier, interrupted restore was gone on with.
     pub resumed: bool,
     pub retries: u64,
@@ -236,7 +241,9 @@ impl Restore {
                 Phase::Data => self.data(control, &loading).await?,
                 Phase::Keys => self.keys(control, &loading).await?,
                 Phase::Programs => {
+                    logins::make(&self.address, &self.accounts, &prepared.target).await?;
                     sleeping_events = self.programs(prepared).await?;
+                    logins::grant_tables(&self.address, &self.accounts, &prepared.target).await?;
                     for database in &prepared.plan.databases {
                         ledger::unmark(control, &prepared.target.stored(&database.name)).await?;
                     }
@@ -269,6 +276,7 @@ impl Restore {
             phases,
             repairs: prepared.plan.repairs.clone(),
             sleeping_events,
+            accounts: logins::test(&self.address, &self.accounts, &prepared.target).await,
             resumed,
             retries: progress.retries.load(Relaxed),
             server: prepared.target.version.to_string(),
@@ -323,6 +331,7 @@ impl Restore {
                 .as_ref()
                 .map(|record| record.schemas.clone())
                 .unwrap_or_default(),
+            accounts: self.accounts.clone(),
         };
         let programs: Vec<Item> = items.iter().flat_map(|(_, items)| items.iter().cloned()).collect();
         let backup = Backup {
