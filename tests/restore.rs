@@ -123,19 +123,20 @@ fn a_configured_standby_is_the_default_target() {
         "restored"
     );
     // Where --to is given, nothing of [standby] is used.
+    standby.sql("CREATE USER other@'%' IDENTIFIED BY 'another'");
     let said = planb.fails(
         1,
         &[
             "restore",
             "--to",
-            &to.replace("restorer", "nobody"),
+            &to.replace("restorer", "other"),
             "--password",
             "env:STANDBY",
             "--tls",
             "off",
         ],
     );
-    assert!(said.contains("nobody"), "{said}");
+    assert!(said.contains("refused account other"), "{said}");
     assert_eq!(planb.json(&["--json", "restore", "--verify"])["rows"], 2);
     assert_eq!(standby.sql("SELECT COUNT(*) FROM bank.t").trim(), "2");
     assert_eq!(

@@ -45,7 +45,7 @@ impl Failure {
         }
     }
 
-    fn message(&self) -> &str {
+    pub fn message(&self) -> &str {
         match self {
             Self::Failed(message)
             | Self::Usage(message)

@@ -19,6 +19,7 @@ mod open;
 mod present;
 mod prune;
 mod restore;
+mod standby;
 mod status;
 mod target;
 mod trial;

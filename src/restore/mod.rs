@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod compare;
+pub mod contents;
 pub mod error;
 pub mod events;
 pub mod ledger;

@@ -85,6 +85,12 @@ pub struct Backup<'a> {
 /// # Errors
 /// Every problem in words, each with what to do.
 pub fn plan(backup: Backup<'_>, target: &Target, wish: &Wish) -> Result<Plan, Vec<String>> {
+    let (plan, problems) = judge(backup, target, wish);
+    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+}
+
+/// The plan as far as it goes, and everything that stands against it: for whoever only wants to know (`planb doctor`).
+pub fn judge(backup: Backup<'_>, target: &Target, wish: &Wish) -> (Plan, Vec<String>) {
     let mut problems = against(backup, target, wish);
     problems.extend(accounts::against(&wish.accounts, backup, target));
     let mut plan = Plan {
@@ -104,7 +110,7 @@ pub fn plan(backup: Backup<'_>, target: &Target, wish: &Wish) -> Result<Plan, Ve
     if target.lower_case_names {
         lower_case(backup, &mut plan, &mut problems);
     }
-    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+    (plan, problems)
 }
 
 /// What stands against this target whatever is in the tables.

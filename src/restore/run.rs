@@ -9,16 +9,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::accounts::Account;
+use super::contents::Contents;
 use super::error::RestoreError;
 use super::ledger::{self, Phase, Record};
 use super::load::{self, Job, Loading, Progress};
 use super::logins::{self, Made};
 use super::plan::{self, Backup, Plan, Wish};
-use super::programs::{self, Item};
-use super::schema::Schema;
+use super::programs::Item;
 use super::target::{self, Target};
-use crate::backup::archive::{Archive, ReadError};
-use crate::backup::verify;
+use crate::backup::archive::Archive;
 use crate::dump::literal::{identifier, qualified};
 use crate::format::index::MemberKind;
 use crate::mysql::{Address, Session};
@@ -287,22 +286,7 @@ impl Restore {
     /// `is_begun`: an earlier attempt of this very call has written already.
     async fn prepare(&self, session: &mut Session, is_begun: bool) -> Result<Prepared, RestoreError> {
         let index = &self.archive.index;
-        verify::agrees_with_itself(index).map_err(|detail| RestoreError::Backup(ReadError::Damaged(detail)))?;
-        let mut schema = Schema::default();
-        let mut items = Vec::new();
-        for (number, member) in index.members.iter().enumerate() {
-            match member.kind {
-                MemberKind::Schema => schema = Schema::parse(&self.archive.member(number).await?)?,
-                MemberKind::Data => {}
-                MemberKind::Routines
-                | MemberKind::Views
-                | MemberKind::Triggers
-                | MemberKind::Events
-                | MemberKind::ViewsElsewhere => {
-                    items.push((member.kind, programs::items(&self.archive.member(number).await?)?));
-                }
-            }
-        }
+        let contents = Contents::read(&self.archive).await?;
         let mut unfinished = None;
         for record in ledger::records(session).await? {
             if record.phase == Phase::Done {
@@ -333,17 +317,17 @@ impl Restore {
                 .unwrap_or_default(),
             accounts: self.accounts.clone(),
         };
-        let programs: Vec<Item> = items.iter().flat_map(|(_, items)| items.iter().cloned()).collect();
+        let programs = contents.programs();
         let backup = Backup {
             summary: &index.summary,
             members: &index.members,
-            schema: &schema,
+            schema: &contents.schema,
             programs: &programs,
         };
         let plan = plan::plan(backup, &target, &wish).map_err(RestoreError::Refused)?;
         Ok(Prepared {
             plan: Arc::new(plan),
-            items,
+            items: contents.items,
             target,
             unfinished,
         })
