@@ -56,7 +56,9 @@ fn standby(planb: &Planb, target: &Server, more: &str) {
 
 fn works(flavor: Flavor) {
     let source = source(flavor);
-    let planb = planb(&source);
+    let mut planb = planb(&source);
+    // Whatever anybody logs.
+    planb.env.push(("RUST_LOG".into(), "trace".into()));
     let target = Server::start(flavor, &[]);
     target.sql(&format!(
         "CREATE USER restorer@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO restorer@'%' WITH GRANT OPTION;
