@@ -202,6 +202,13 @@ fn what_stands_against_accounts_is_told_before_the_first_row() {
         "{said}"
     );
     planb.fails(2, &["restore", "--enable-events", "--accounts"]);
+    // A dump that is not PlanB's is not planned, so its accounts are not either.
+    let dump = planb.path().join("dump.sql");
+    std::fs::write(&dump, "CREATE DATABASE x;\n-- Dump completed\n").expect("a dump");
+    let dump = dump.display().to_string();
+    planb.reconfigure("env:NOT_THERE_EITHER", "env:APP_PASSWORD");
+    let said = planb.fails(2, &["restore", &dump, "--accounts"]);
+    assert!(said.contains("--accounts: made with a backup of PlanB only"), "{said}");
 }
 
 /// An account that somebody locked is made, and does not work: that is no success.

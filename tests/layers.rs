@@ -27,7 +27,10 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     ("dump", &["clock", "config", "format", "mysql", "store"]),
     ("format", &[]),
     ("mysql", &["config", "secret"]),
-    ("restore", &["backup", "config", "dump", "format", "mysql", "secret"]),
+    (
+        "restore",
+        &["backup", "config", "dump", "format", "mysql", "secret", "store"],
+    ),
     ("secret", &["aws", "config"]),
     ("source", &["aws", "config", "mysql", "secret"]),
     ("store", &["clock", "secret"]),

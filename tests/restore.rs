@@ -261,53 +261,63 @@ fn killed_at_random_moments_it_ends_the_same() {
             .wrapping_add(1_442_695_040_888_963_407);
         state >> 33
     };
+    // scripts/soak repeats it.
+    let rounds: u32 = std::env::var("PLANB_SOAK_RESTORES").map_or(1, |text| text.parse().expect("a number"));
     for flavor in Flavor::ALL {
         let source = bank(flavor);
         let planb = Planb::new(&source, &reader(&source, &[]));
         planb.backup(&[]);
-        let target = Server::start(flavor, &[]);
-        let to = restorer(&target);
-        let mut killed = 0;
-        // Killed earlier and later, until once it gets through.
-        let mut patience = 100 + dice() % 400;
-        let resumed = loop {
-            let begun = Instant::now();
-            let mut child = planb.spawn(&[&["--json"], arguments(&to).as_slice()].concat());
-            let ended = loop {
-                if let Some(status) = child.try_wait().expect("a child") {
-                    break Some(status);
-                }
-                if begun.elapsed() > Duration::from_millis(patience) {
-                    child.kill().expect("killed");
-                    child.wait().expect("ended");
-                    break None;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            };
-            match ended {
-                Some(status) => {
-                    let output = child.wait_with_output().expect("output");
-                    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-                    // The server notices a moment later that a killed restore's session is gone.
-                    if status.code() == Some(3) && said.contains("another restore is running") {
-                        continue;
-                    }
-                    assert!(status.success(), "{said}");
-                    break said.contains("\"resumed\":true");
-                }
-                None => killed += 1,
-            }
-            patience += 200 + dice() % 600;
-        };
-        assert!(killed > 1 && resumed, "killed {killed} times, went on: {resumed}");
-        assert_same(&census(&source, &["bank"]), &census(&target, &["bank"]));
-        assert_eq!(
-            target
-                .sql("SELECT COUNT(*) FROM planb.restores WHERE phase = 'done'")
-                .trim(),
-            "1"
-        );
+        for _ in 0..rounds {
+            killed_until_done(&planb, &source, &mut dice);
+        }
     }
+}
+
+/// One restore, killed and begun again until it is through.
+fn killed_until_done(planb: &Planb, source: &Server, dice: &mut dyn FnMut() -> u64) {
+    let target = Server::start(source.flavor, &[]);
+    let to = restorer(&target);
+    let mut killed = 0;
+    // Killed earlier and later, until once it gets through.
+    let mut patience = 100 + dice() % 400;
+    let resumed = loop {
+        let begun = Instant::now();
+        let mut child = planb.spawn(&[&["--json"], arguments(&to).as_slice()].concat());
+        let ended = loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                break Some(status);
+            }
+            if begun.elapsed() > Duration::from_millis(patience) {
+                child.kill().expect("killed");
+                child.wait().expect("ended");
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        match ended {
+            Some(status) => {
+                let output = child.wait_with_output().expect("output");
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                // The server notices a moment later that a killed restore's session is gone.
+                if status.code() == Some(3) && said.contains("another restore is running") {
+                    continue;
+                }
+                assert!(status.success(), "{said}");
+                break said.contains("\"resumed\":true");
+            }
+            None => killed += 1,
+        }
+        patience += 200 + dice() % 600;
+    };
+    assert!(killed > 1 && resumed, "killed {killed} times, went on: {resumed}");
+    assert_same(&census(source, &["bank"]), &census(&target, &["bank"]));
+    assert_eq!(
+        target
+            .sql("SELECT COUNT(*) FROM planb.restores WHERE phase = 'done'")
+            .trim(),
+        "1"
+    );
+    println!("{}: killed {killed} times", source.flavor.name());
 }
 
 #[test]

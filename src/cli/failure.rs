@@ -132,12 +132,19 @@ impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         let text = told(&error);
         match error {
-            RestoreError::Refused(_) | RestoreError::Busy | RestoreError::Unfinished(_) | RestoreError::Replaced(_) => {
+            RestoreError::Refused(_)
+            | RestoreError::Busy
+            | RestoreError::Unfinished(_)
+            | RestoreError::UnfinishedForeign(_)
+            | RestoreError::Replaced(_) => Self::Refused(text),
+            RestoreError::HalfLoaded { ref cause, .. } if matches!(**cause, RestoreError::Refused(_)) => {
                 Self::Refused(text)
             }
             _ if error.is_damage() => Self::Damaged(text),
             RestoreError::Begun(_) => Self::StoppedPartWay(format!("{text}; the same command goes on from here")),
-            RestoreError::Backup(_)
+            RestoreError::HalfLoaded { .. }
+            | RestoreError::Dump(_)
+            | RestoreError::Backup(_)
             | RestoreError::Schema(_)
             | RestoreError::Script(_)
             | RestoreError::Target(_)

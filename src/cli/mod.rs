@@ -59,7 +59,7 @@ enum Command {
     Backup(backup::BackupArgs),
     /// List backups, newest first
     Backups(backups::BackupsArgs),
-    /// Check that a backup is still whole: every member's hash, length and text, without a database
+    /// Check that a backup is still whole, without a database; with --restore-to, that it restores
     #[command(
         after_help = "Without ID: the newest good backup. With a file: no configuration and no store is needed.\n\
         Whatever is found of a backup in the store is written down and shown by `planb backups`.\n\

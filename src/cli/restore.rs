@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -28,7 +27,10 @@ use crate::restore::load::Progress;
 use crate::restore::plan::Plan;
 use crate::restore::run::{Observer, Restore, Restored};
 use crate::secret::resolver::Resolver;
-use crate::store::blob::LocalFile;
+mod foreign;
+mod input;
+
+use input::Input;
 
 /// Sessions that load at once: more than a small server has cores gain nothing.
 const SESSIONS: u16 = 4;
@@ -36,12 +38,14 @@ const SESSIONS: u16 = 4;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Everything that stands in the way is found before the first row is loaded, and told together (exit 3).\n\
-    Killed or cut off, the same command goes on where it was (exit 4 says so). Events arrive disabled.\n\n\
+    Killed or cut off, the same command goes on where it was (exit 4 says so). Events arrive disabled.\n\
+    A dump of mysqldump or mariadb-dump is taken too; it cannot be gone on with, so begin it anew with --start-over.\n\n\
     Examples:\n  planb restore --verify\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
 )]
 pub struct RestoreArgs {
-    /// Backup id as `planb backups` lists it, or a backup file on this machine; default: the newest good one
-    #[arg(value_name = "ID|FILE")]
+    /// Backup id as `planb backups` lists it, or a backup or dump (.sql.gz, .sql) elsewhere: a file on this machine, - for
+    /// standard input, https://… with a token, or a blob in the store with its prefix; default: the newest good one
+    #[arg(value_name = "ID|FILE|URL|-")]
     backup: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
@@ -60,20 +64,30 @@ pub struct RestoreArgs {
     /// Give what belongs to one account to another, e.g. app@%=app@10.1.%
     #[arg(long, value_name = "OLD=NEW")]
     definer: Vec<String>,
+    /// Schema for a dump that names none (mysqldump without --databases)
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
     /// Sessions that load at once
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
     sessions: u16,
     /// Restore nothing: enable the events that a finished restore left disabled
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "accounts"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts"])]
     enable_events: bool,
 }
 
 pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
-    let file = args.backup.as_deref().map(Path::new).filter(|path| is_file(path));
     let target = args.target.target();
-    // A file on this machine can be restored where there is no configuration.
-    let needs_none = (file.is_some() || args.enable_events) && !args.accounts && matches!(target, Target::Named { .. });
-    let config = if needs_none { None } else { Some(open::config(common)?) };
+    let (input, config) = if args.enable_events {
+        (None, None)
+    } else {
+        let (input, config) = input::find(common, args.backup.as_deref()).await?;
+        (Some(input), config)
+    };
+    // What was found without a configuration still needs one where the target or the accounts stand in it.
+    let config = match config {
+        None if args.accounts || matches!(target, Target::Standby) => Some(open::config(common)?),
+        config => config,
+    };
     let resolver = config
         .as_ref()
         .map_or_else(|| Resolver::new(None), Resolver::for_config);
@@ -103,19 +117,22 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         accounts,
         cancel: cancel.clone(),
     };
-    if let Some(path) = file {
-        let blob = LocalFile::open(path).await?;
-        let archive = Archive::open(Arc::new(blob)).await.map_err(RestoreError::from);
-        let done = job
-            .attempt(archive?, path.display().to_string(), &BTreeSet::new())
-            .await;
-        return Ok(done?);
-    }
+    let id = match input {
+        Some(Input::Backup { blob, name }) => {
+            job.not_for_backups()?;
+            let archive = Archive::open(blob).await.map_err(RestoreError::from)?;
+            return Ok(job.attempt(archive, name, &BTreeSet::new()).await?);
+        }
+        Some(Input::Foreign { source, name }) => return job.foreign(source, name).await,
+        Some(Input::Id(id)) => id,
+        None => return Ok(()),
+    };
+    job.not_for_backups()?;
     let Some(config) = config else { return Ok(()) };
     let stores = open::stores_for_a_person(&config).await?;
     // With what is known of them: one that was found damaged is not tried.
     let entries = open::listing(&config, &stores).await?;
-    let candidates = candidates(&entries, args.backup.as_deref(), &stores.backups.describe())?;
+    let candidates = candidates(&entries, id.as_deref(), &stores.backups.describe())?;
     let mut damaged = BTreeSet::new();
     for (tried, entry) in candidates.iter().enumerate() {
         let opened = verify::open(&stores.backups, entry).await.map_err(RestoreError::from);
@@ -144,11 +161,6 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// What looks like a path, or is one.
-fn is_file(path: &Path) -> bool {
-    path.components().count() > 1 || path.extension().is_some() || path.is_file()
 }
 
 /// The backup that was asked for; or the newest good ones, newest first, so that a damaged one is passed over.
@@ -199,6 +211,16 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// A backup names its schemas.
+    fn not_for_backups(&self) -> Result<(), Failure> {
+        match self.args.database {
+            Some(_) => Err(Failure::Usage(
+                "--database: a backup of PlanB names its schemas itself; leave it out".to_owned(),
+            )),
+            None => Ok(()),
+        }
+    }
+
     async fn attempt(
         &self,
         archive: Archive,
@@ -224,23 +246,11 @@ impl Job<'_> {
             return Ok(());
         }
         let progress = Arc::new(Progress::default());
-        let bar = Bar::new(total, !json && std::io::stderr().is_terminal());
-        let result = {
-            let mut running = std::pin::pin!(restore.run(&progress, &bar, &self.cancel));
-            let mut tick = tokio::time::interval(Duration::from_millis(200));
-            let mut interrupted = std::pin::pin!(super::backup::interrupted());
-            loop {
-                tokio::select! {
-                    result = &mut running => break result,
-                    () = &mut interrupted, if !self.cancel.is_cancelled() => {
-                        eprintln!("planb: stopping; the same command goes on from here");
-                        self.cancel.cancel();
-                    }
-                    _ = tick.tick() => bar.draw(&progress),
-                }
-            }
-        };
-        bar.bar.finish_and_clear();
+        let bar = Bar::new(Some(total), json);
+        let running = restore.run(&progress, &bar, &self.cancel);
+        let result = self
+            .watched(running, &bar, &progress, "the same command goes on from here")
+            .await;
         let restored = result?;
         let compared = if self.args.verify {
             let sessions = usize::from(self.args.sessions);
@@ -272,6 +282,25 @@ impl Job<'_> {
             _ => Ok(()),
         }
     }
+
+    /// Carries a restore to its end with its progress shown; stops it when somebody asks.
+    async fn watched<T>(&self, running: impl Future<Output = T>, bar: &Bar, progress: &Progress, then: &str) -> T {
+        let mut running = std::pin::pin!(running);
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        let mut interrupted = std::pin::pin!(super::backup::interrupted());
+        let result = loop {
+            tokio::select! {
+                result = &mut running => break result,
+                () = &mut interrupted, if !self.cancel.is_cancelled() => {
+                    eprintln!("planb: stopping; {then}");
+                    self.cancel.cancel();
+                }
+                _ = tick.tick() => bar.draw(progress),
+            }
+        };
+        bar.bar.finish_and_clear();
+        result
+    }
 }
 
 fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
@@ -284,6 +313,7 @@ fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
     if json {
         let value = json!({
             "v": 1,
+            "way": "planb",
             "backup": backup,
             "consistent_at": present::rfc3339(summary.consistent_at),
             "schemas": summary.schemas,
@@ -326,6 +356,7 @@ fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared:
         .collect();
     json!({
         "v": 1,
+        "way": "planb",
         "backup": backup,
         "digest": restore.archive.digest,
         "consistent_at": present::rfc3339(restore.archive.index.summary.consistent_at),
@@ -395,14 +426,17 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(total: u64, visible: bool) -> Self {
-        let bar = if visible {
-            ProgressBar::new(total)
-        } else {
-            ProgressBar::hidden()
+    fn new(total: Option<u64>, json: bool) -> Self {
+        let bar = match total {
+            _ if json || !std::io::stderr().is_terminal() => ProgressBar::hidden(),
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::new_spinner(),
         };
         // Keys come after the rows, so the estimate is of the rows alone, and says so.
-        let template = "{msg} {wide_bar} {bytes}/{total_bytes}, rows done in about {eta}";
+        let template = match total {
+            Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes}, rows done in about {eta}",
+            None => "{msg} {spinner} {bytes}",
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

@@ -195,6 +195,7 @@ mod tests {
             generates_keys: false,
             requires_keys: false,
             max_allowed_packet_bytes: 64 << 20,
+            read_only: false,
             parameters: BTreeMap::new(),
             accounts: None,
         }

@@ -157,6 +157,17 @@ impl DbError {
                 };
             }
         };
+        // Only what changes rows is answered with values of rows.
+        let changes_rows = sql.get(..6).is_some_and(|word| {
+            [&b"INSERT"[..], b"UPDATE", b"DELETE", b"REPLAC"]
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known))
+        });
+        let message = if changes_rows {
+            without_values(&message)
+        } else {
+            message
+        };
         let detail = format!("{code}: {message}");
         // Numbers: https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html, MariaDB's are the same
         // below 1900.
@@ -193,6 +204,58 @@ fn shortened_bytes(sql: &[u8]) -> String {
     shortened(&String::from_utf8_lossy(&sql[..sql.len().min(1_000)]))
 }
 
+/// A server's message without values: what it quotes is shown only where it is a name.
+fn without_values(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let mut parts = message.split('\'');
+    out.push_str(parts.next().unwrap_or_default());
+    let is_name = |before: &str| {
+        let before = before.trim_end().to_lowercase();
+        [
+            "key",
+            "column",
+            "table",
+            "database",
+            "user",
+            "view",
+            "trigger",
+            "event",
+            "function",
+            "procedure",
+            "variable",
+            "engine",
+            "collation",
+            "constraint",
+            "option",
+            "privilege",
+            "account",
+            "index",
+            "near",
+            "zone:",
+            "set:",
+            "tablespace",
+            "@",
+            "for",
+            "unknown",
+        ]
+        .iter()
+        .any(|word| before.ends_with(word))
+            && !before.ends_with("value:")
+            && !before.ends_with("entry")
+    };
+    while let Some(quoted) = parts.next() {
+        out.push('\'');
+        out.push_str(if is_name(out.trim_end_matches('\'')) {
+            quoted
+        } else {
+            "…"
+        });
+        out.push('\'');
+        out.push_str(parts.next().unwrap_or_default());
+    }
+    out
+}
+
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -210,6 +273,7 @@ pub(super) fn shortened(sql: &str) -> String {
     let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
     // What follows may be keys, which are people's data.
     let line = line.split(" WHERE ").next().unwrap_or_default();
+    let line = line.split(" VALUES").next().unwrap_or_default();
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),

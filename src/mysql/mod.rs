@@ -227,7 +227,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             std::thread::scope(|scope| {
-                scope.spawn(|| drop(connection));
+                // Where no thread is to be had, the driver's own way must do.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, || drop(connection));
             });
         }
     }

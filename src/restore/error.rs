@@ -4,6 +4,7 @@ use crate::backup::archive::ReadError;
 use crate::dump::AttemptError;
 use crate::mysql::DbError;
 
+use super::foreign::DumpError;
 use super::schema::SchemaError;
 use super::statements::ScriptError;
 
@@ -23,6 +24,22 @@ pub enum RestoreError {
          with --start-over"
     )]
     Unfinished(String),
+    #[error(
+        "a dump, {0}, was loaded on the target in part, and cannot be gone on with; throw it away and begin anew with --start-over"
+    )]
+    UnfinishedForeign(String),
+    #[error("the dump is damaged: {0}")]
+    Dump(#[from] DumpError),
+    /// Of a dump that cannot be gone on with.
+    #[error(
+        "{cause}; the target holds a part of it now (schemas: {}), nothing of which may be used; run the same command with \
+         --start-over, which drops it and begins anew",
+        schemas.join(", ")
+    )]
+    HalfLoaded {
+        schemas: Vec<String>,
+        cause: Box<RestoreError>,
+    },
     #[error(
         "an unfinished restore of this backup stands on the target, but {0} is not what it made any more: somebody dropped or \
          replaced it; look at it, then begin anew with --start-over, which drops only what restores made"
@@ -68,10 +85,15 @@ impl RestoreError {
         match self {
             Self::Backup(error) => error.is_damage(),
             Self::Schema(_) | Self::Script(_) => true,
-            Self::Begun(error) => error.is_damage(),
+            Self::Dump(error) => match error {
+                DumpError::Unpack(_) | DumpError::NoLastLine | DumpError::Own => true,
+                DumpError::Input(_) => false,
+            },
+            Self::Begun(error) | Self::HalfLoaded { cause: error, .. } => error.is_damage(),
             Self::Refused(_)
             | Self::Busy
             | Self::Unfinished(_)
+            | Self::UnfinishedForeign(_)
             | Self::Replaced(_)
             | Self::Target(_)
             | Self::Survey(_)
@@ -85,12 +107,17 @@ impl RestoreError {
     /// Whether the same step may go well a moment later.
     pub fn is_passing(&self) -> bool {
         match self {
+            // What a dump does again with fresh definitions is final here.
+            Self::Target(DbError::DefinitionChanged { .. }) => false,
             Self::Target(error) => !error.is_permanent(),
             Self::Backup(error) => !error.is_permanent(),
             Self::Begun(error) => error.is_passing(),
             Self::Refused(_)
             | Self::Busy
             | Self::Unfinished(_)
+            | Self::UnfinishedForeign(_)
+            | Self::Dump(_)
+            | Self::HalfLoaded { .. }
             | Self::Replaced(_)
             | Self::Schema(_)
             | Self::Script(_)

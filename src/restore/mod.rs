@@ -3,12 +3,15 @@
 //! Everything that could stand against it is found before the first row is loaded ([`plan`]). Then come tables, rows
 //! (several sessions, a member at a time), secondary and foreign keys, and last routines, views, triggers and events.
 //! The target keeps the account of it ([`ledger`]).
+//!
+//! A dump of mysqldump or mariadb-dump has a way of its own ([`foreign`]).
 
 pub mod accounts;
 pub mod compare;
 pub mod contents;
 pub mod error;
 pub mod events;
+pub mod foreign;
 pub mod ledger;
 pub mod load;
 pub mod logins;

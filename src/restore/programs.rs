@@ -75,14 +75,20 @@ pub enum Owner {
 /// The statements of one after-data member.
 ///
 /// # Errors
-/// [`ScriptError`] where the text is cut off.
+/// [`ScriptError`] where the text is cut off, or holds a statement that is none of these: nothing is guessed.
 pub fn items(member: &[u8]) -> Result<Vec<Item>, ScriptError> {
-    Ok(Splitter::all(member)?.into_iter().map(item).collect())
+    Splitter::all(member)?.into_iter().map(item).collect()
 }
 
-fn item(statement: Vec<u8>) -> Item {
+fn item(statement: Vec<u8>) -> Result<Item, ScriptError> {
+    let strange = || ScriptError::Strange(String::from_utf8_lossy(&statement[..statement.len().min(60)]).into_owned());
     if !statement.starts_with(b"CREATE") {
-        return Item::Setting(statement);
+        let known = [&b"SET "[..], b"USE ", b"ALTER DATABASE "];
+        return if known.iter().any(|known| statement.starts_with(known)) {
+            Ok(Item::Setting(statement))
+        } else {
+            Err(strange())
+        };
     }
     let mark = format!("\n{DEFINER_LINE}");
     let definer_at = find(&statement, mark.as_bytes());
@@ -95,49 +101,67 @@ fn item(statement: Vec<u8>) -> Item {
     };
     let head = if definer_at.is_some() { after } else { before };
     let Some((kind, name)) = kind_and_name(head) else {
-        return Item::Setting(statement);
+        return Err(strange());
     };
     let definer = definer_line
         .strip_prefix(mark.as_bytes())
         .and_then(|rest| rest.strip_suffix(b" */\n"))
         .map(account);
-    Item::Create(Program {
+    Ok(Item::Create(Program {
         kind,
         name,
         definer,
         before: before.to_vec(),
         definer_line: definer_line.to_vec(),
         after: after.to_vec(),
-    })
+    }))
 }
 
-/// The object's kind and name at the beginning of what follows `CREATE … DEFINER=…`.
+/// The object's kind and name at the beginning of what follows `CREATE … DEFINER=…`. MariaDB keeps a trigger's words as
+/// its maker wrote them: in any case, and with `IF NOT EXISTS`.
 fn kind_and_name(head: &[u8]) -> Option<(Kind, Vec<u8>)> {
     let mut rest = head.trim_ascii_start();
-    let mut last = "";
+    let mut last = String::new();
     loop {
-        let end = rest
-            .iter()
-            .position(|b| !(b.is_ascii_alphabetic() || *b == b'_' || *b == b'='))
-            .unwrap_or(rest.len());
-        let word = std::str::from_utf8(&rest[..end]).ok()?;
-        let kind = match word {
+        let (word, after) = word(rest);
+        let kind = match word.as_str() {
             "FUNCTION" => Some(Kind::Function),
             "PROCEDURE" => Some(Kind::Procedure),
-            "PACKAGE" if !rest[end..].trim_ascii_start().starts_with(b"BODY") => Some(Kind::Package),
+            "PACKAGE" if !after.get(..4).is_some_and(|next| next.eq_ignore_ascii_case(b"BODY")) => Some(Kind::Package),
             "BODY" if last == "PACKAGE" => Some(Kind::PackageBody),
             "VIEW" => Some(Kind::View),
             "TRIGGER" => Some(Kind::Trigger),
             "EVENT" => Some(Kind::Event),
             _ => None,
         };
-        rest = rest[end..].trim_ascii_start();
+        rest = after;
         match kind {
-            Some(kind) => return Some((kind, written_name(rest)?)),
-            None if end == 0 => return None,
+            Some(kind) => return Some((kind, written_name(without_condition(rest))?)),
+            None if word.is_empty() => return None,
             None => last = word,
         }
     }
+}
+
+/// The word that `text` begins with, in capitals, and what follows it and its blanks.
+fn word(text: &[u8]) -> (String, &[u8]) {
+    let is_part = |b: &u8| b.is_ascii_alphabetic() || matches!(b, b'_' | b'=');
+    let end = text.iter().position(|b| !is_part(b)).unwrap_or(text.len());
+    let word = String::from_utf8_lossy(&text[..end]).to_ascii_uppercase();
+    (word, text[end..].trim_ascii_start())
+}
+
+/// What follows `IF NOT EXISTS`, or all of it.
+fn without_condition(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    for wanted in ["IF", "NOT", "EXISTS"] {
+        let (word, after) = word(rest);
+        if word != wanted {
+            return text;
+        }
+        rest = after;
+    }
+    rest
 }
 
 /// A name, perhaps with its schema before it, as written.
@@ -205,6 +229,26 @@ impl Program {
         sql
     }
 
+    /// Whether the object can be made to run with its caller's rights where its definer is lost.
+    pub fn can_lose_its_definer(&self) -> bool {
+        match self.kind {
+            Kind::View | Kind::Trigger | Kind::Event => true,
+            Kind::Function | Kind::Procedure => characteristics_at(&self.after).is_some(),
+            // Where the clause would stand in a package is not known well enough.
+            Kind::Package | Kind::PackageBody => false,
+        }
+    }
+
+    /// Whether an event waits for a replica to become the primary.
+    pub fn is_replica_event(&self) -> bool {
+        let sleeps = |text: &[u8]| {
+            let masked = super::repair::masked(text);
+            let body = find(&masked, b" DO ").unwrap_or(masked.len());
+            find(&masked[..body], b" PRESERVE DISABLE ON ").is_some()
+        };
+        self.kind == Kind::Event && (sleeps(&self.after) || sleeps(&self.before))
+    }
+
     /// Whether an event would fire once it is there.
     pub fn is_enabled_event(&self) -> bool {
         self.kind == Kind::Event && enabled_at(&self.after).or_else(|| enabled_at(&self.before)).is_some()
@@ -217,9 +261,7 @@ impl Program {
         match owner {
             Owner::Kept => sql.extend_from_slice(&self.definer_line),
             Owner::Mapped(account) => {
-                let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
-                let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
-                sql.extend_from_slice(format!("\nDEFINER={}@{}\n", quoted(user), quoted(host)).as_bytes());
+                sql.extend_from_slice(format!("\n{}\n", definer_clause(account)).as_bytes());
             }
             Owner::Restorer => {
                 if !self.definer_line.is_empty() {
@@ -242,18 +284,26 @@ impl Program {
     }
 }
 
+/// `DEFINER='user'@'host'`
+pub fn definer_clause(account: &str) -> String {
+    let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
+    format!("DEFINER={}@{}", quoted(user), quoted(host))
+}
+
 const ENABLE: &[u8] = b" PRESERVE ENABLE";
 const DISABLE: &[u8] = b" PRESERVE DISABLE";
 
 /// Where an event's head says that it is enabled. `ON COMPLETION … PRESERVE` comes before comment and body, and a
 /// schedule holds no such words.
 fn enabled_at(text: &[u8]) -> Option<usize> {
-    let body = find(text, b" DO ").unwrap_or(text.len());
-    find(&text[..body], ENABLE)
+    let masked = super::repair::masked(text);
+    let body = find(&masked, b" DO ").unwrap_or(text.len());
+    find(&masked[..body], ENABLE)
 }
 
 /// Makes a view or routine run with its caller's rights.
-fn as_invoker(kind: Kind, text: &[u8]) -> Vec<u8> {
+pub fn as_invoker(kind: Kind, text: &[u8]) -> Vec<u8> {
     const DEFINER: &[u8] = b"SQL SECURITY DEFINER";
     const INVOKER: &[u8] = b"SQL SECURITY INVOKER";
     let mut text = text.to_vec();
@@ -276,16 +326,24 @@ fn as_invoker(kind: Kind, text: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The beginning of the line after the one that ends the parameters (and `RETURNS …`): quotes and parentheses closed.
+/// The beginning of the line after the one that ends the parameters (and `RETURNS …`): quotes, comments and parentheses
+/// closed.
 fn characteristics_at(text: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     let mut quote = None;
     let mut opened = false;
-    for (at, &b) in text.iter().enumerate() {
-        match (quote, b) {
-            (None, b'`' | b'"' | b'\'') => quote = Some(b),
-            (Some(open), _) if open == b => quote = None,
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text[at..];
+        match (quote, rest[0]) {
+            (None, b'`' | b'"' | b'\'') => quote = Some(rest[0]),
+            (Some(open), b) if open == b => quote = None,
             (Some(_), _) => {}
+            (None, _) if rest.starts_with(b"/*") => at += find(rest, b"*/")?,
+            (None, _) if rest.starts_with(b"#") || rest.starts_with(b"-- ") || rest.starts_with(b"--\t") => {
+                // The line's end itself is looked at.
+                at += find(rest, b"\n")? - 1;
+            }
             (None, b'(') => {
                 depth += 1;
                 opened = true;
@@ -294,6 +352,7 @@ fn characteristics_at(text: &[u8]) -> Option<usize> {
             (None, b'\n') if opened && depth == 0 => return Some(at + 1),
             (None, _) => {}
         }
+        at += 1;
     }
     None
 }
@@ -356,6 +415,37 @@ mod tests {
             text.contains("NOT PRESERVE DISABLE COMMENT 'x' DO SELECT ' PRESERVE ENABLE'"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn words_are_as_their_maker_wrote_them() {
+        let found = programs(
+            "DELIMITER ;;\nCREATE\n/*!50013 DEFINER=`a`@`%` */\ntrigger if not exists tr before insert on t for each row set @a = 1;;\n",
+        );
+        assert_eq!((found[0].kind, found[0].name.as_slice()), (Kind::Trigger, &b"tr"[..]));
+        assert!(items(b"GRANT ALL ON *.* TO x;").is_err(), "nothing is guessed");
+    }
+
+    #[test]
+    fn comments_among_the_parameters_hide_nothing() {
+        for parameters in ["(in a int /* don't (touch */)", "(in a int -- (\n)", "(in a int # '\n)"] {
+            let found = programs(&format!(
+                "DELIMITER ;;\nCREATE\n/*!50013 DEFINER=`a`@`%` */\nPROCEDURE `p`{parameters}\nBEGIN END;;\n"
+            ));
+            assert!(found[0].can_lose_its_definer(), "{parameters}");
+            let text = String::from_utf8(found[0].create_statement(&Owner::Restorer)).expect("UTF-8");
+            assert!(text.ends_with("\n    SQL SECURITY INVOKER\nBEGIN END"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_s_name_may_say_anything() {
+        let found = programs(
+            "DELIMITER ;;\nCREATE\n/*!50013 DEFINER=`a`@`%` */\nEVENT `x DO y` ON SCHEDULE EVERY 1 DAY ON COMPLETION NOT PRESERVE ENABLE DO SELECT 1;;\n",
+        );
+        assert!(found[0].is_enabled_event());
+        let text = String::from_utf8(found[0].create_statement(&Owner::Kept)).expect("UTF-8");
+        assert!(text.contains("PRESERVE DISABLE DO SELECT"), "{text}");
     }
 
     #[test]

@@ -75,6 +75,26 @@ struct Prepared {
     unfinished: Option<Record>,
 }
 
+/// Claims the target, and ends what an earlier restore's sessions still do there.
+pub async fn take_hold(control: &mut Session, cancel: &CancellationToken) -> Result<(), RestoreError> {
+    // Kept through the longest key build; the lock goes with the session.
+    control.execute("SET SESSION wait_timeout = 86400").await?;
+    if !ledger::lock(control).await? {
+        return Err(RestoreError::Busy);
+    }
+    let until = Instant::now() + load::PATIENCE;
+    while !ledger::evict(control).await? {
+        if cancel.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        if Instant::now() > until {
+            return Err(RestoreError::Busy);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
 impl Restore {
     /// Says what would be done.
     ///
@@ -174,21 +194,7 @@ impl Restore {
         cancel: &CancellationToken,
         begun: Instant,
     ) -> Result<Restored, RestoreError> {
-        // Kept through the longest key build; the lock goes with the session.
-        control.execute("SET SESSION wait_timeout = 86400").await?;
-        if !ledger::lock(control).await? {
-            return Err(RestoreError::Busy);
-        }
-        let until = Instant::now() + load::PATIENCE;
-        while !ledger::evict(control).await? {
-            if cancel.is_cancelled() {
-                return Err(RestoreError::Cancelled);
-            }
-            if Instant::now() > until {
-                return Err(RestoreError::Busy);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        take_hold(control, cancel).await?;
         let prepared = self.prepare(control, progress.is_begun.load(Relaxed)).await?;
         observer.planned(&prepared.plan, prepared.unfinished.is_some());
         progress.is_begun.store(true, Relaxed);
@@ -304,7 +310,7 @@ impl Restore {
                 }
                 unfinished = Some(record);
             } else {
-                return Err(RestoreError::Unfinished(record.backup));
+                return Err(record.as_unfinished());
             }
         }
         let target = target::survey(session).await?;

@@ -120,7 +120,8 @@ pub fn defer(create: &[u8], keys: bool) -> Deferred {
         return whole();
     };
     let versioned = b"WITH SYSTEM VERSIONING";
-    if end < 2 || create.windows(versioned.len()).any(|window| window == versioned) {
+    let masked = super::repair::masked(create);
+    if end < 2 || masked.windows(versioned.len()).any(|window| window == versioned) {
         return whole();
     }
     let body: Vec<&[u8]> = lines[1..end].iter().map(|line| without_comma(line)).collect();

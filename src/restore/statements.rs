@@ -12,6 +12,8 @@ pub enum ScriptError {
     Incomplete(String),
     #[error("a statement is longer than 1 GiB: {0}")]
     TooLong(String),
+    #[error("the backup holds a statement that this planb does not understand: {0}; restore it with a newer one")]
+    Strange(String),
 }
 
 /// Where the scan stands, so that no byte is looked at twice.
@@ -22,7 +24,7 @@ enum Inside {
     Quote(u8),
     /// `-- ` or `#`, to the end of the line.
     Line,
-    /// `/* … */`, version comments included.
+    /// `/* … */`. A version comment is text like any other: quotes count in it, as they do for the server.
     Block,
 }
 
@@ -177,9 +179,10 @@ impl Splitter {
                     self.at += found;
                     let rest = &self.text[self.at..];
                     // A mark of several letters may be cut off here.
-                    if !is_end && rest.len() < self.delimiter.len().max(3) {
+                    if !is_end && rest.len() < self.delimiter.len().max(4) {
                         let unsure = self.delimiter.starts_with(rest)
                             || b"/*!".starts_with(&rest[..rest.len().min(3)])
+                            || b"/*M!".starts_with(rest)
                             || b"--".starts_with(&rest[..rest.len().min(2)])
                             || rest.starts_with(b"--");
                         if unsure && !rest.starts_with(&self.delimiter) {
@@ -193,6 +196,8 @@ impl Splitter {
                         quote @ (b'\'' | b'"' | b'`') => (Inside::Quote(quote), 1),
                         b'#' => (Inside::Line, 1),
                         b'-' if is_dash_comment(rest, is_end) => (Inside::Line, 2),
+                        b'/' if rest.starts_with(b"/*!") => (Inside::Plain, 3),
+                        b'/' if rest.starts_with(b"/*M!") => (Inside::Plain, 4),
                         b'/' if rest.starts_with(b"/*") => (Inside::Block, 2),
                         _ => (Inside::Plain, 1),
                     };
@@ -293,7 +298,8 @@ mod tests {
         SET NAMES utf8mb4;\n# another; one\nINSERT INTO `a;b` VALUES ('x;\\'y', \"z;\"\"\", 'it''s');\n\
         /* ; */ SELECT 1 -- ; here\n, 2;\nSELECT 5--1;\n/*!50003 SET sql_mode = 'NO_BACKSLASH_ESCAPES' */;\n\
         DELIMITER ;;\nCREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW BEGIN SET @a = ' [2]\\'; END;;\ndelimiter ;\n\
-        SET sql_mode = '';\nSELECT '\\';';\n-- Dump completed\n";
+        SET sql_mode = '';\nSELECT '\\';';\n\
+        /*!50001 VIEW `v` AS select 'it\\'s; */' /* it's; */ AS `;` */;\n-- Dump completed\n";
 
     #[test]
     fn as_the_client_splits() {
@@ -308,6 +314,7 @@ mod tests {
                 "CREATE TRIGGER t BEFORE INSERT ON x FOR EACH ROW BEGIN SET @a = ' [2]\\'; END",
                 "SET sql_mode = ''",
                 "SELECT '\\';'",
+                "/*!50001 VIEW `v` AS select 'it\\'s; */' /* it's; */ AS `;` */",
             ]
         );
     }

@@ -31,6 +31,8 @@ pub struct Target {
     pub generates_keys: bool,
     pub requires_keys: bool,
     pub max_allowed_packet_bytes: u64,
+    /// Nobody may write, or nobody but who holds SUPER.
+    pub read_only: bool,
     /// Variables that decide how long a load takes, as the server writes them; those it has.
     pub parameters: BTreeMap<String, String>,
     /// `user@host`; none where the account may not look.
@@ -62,6 +64,11 @@ impl Target {
         }
     }
 
+    /// Whether the server takes no triggers and functions from this account.
+    pub fn refuses_code(&self) -> bool {
+        self.binlog_on && !self.trusts_function_creators && !self.grants.global("SUPER")
+    }
+
     /// A name as the server stores it.
     pub fn stored(&self, name: &str) -> String {
         if self.lower_case_names {
@@ -85,13 +92,20 @@ pub async fn survey(session: &mut Session) -> Result<Target, AttemptError> {
         .into_iter()
         .filter(|name| !is_system_schema(name))
         .collect();
-    let holding = "SELECT TABLE_SCHEMA FROM information_schema.TABLES UNION SELECT ROUTINE_SCHEMA FROM \
-                   information_schema.ROUTINES UNION SELECT EVENT_SCHEMA FROM information_schema.EVENTS";
-    let occupied = lists(session, holding)
-        .await?
-        .into_iter()
-        .filter(|name| !is_system_schema(name))
-        .collect();
+    // Not one UNION: it would compare names as the server compares text, without case and accents.
+    let mut occupied = BTreeSet::new();
+    for holding in [
+        "SELECT DISTINCT BINARY TABLE_SCHEMA FROM information_schema.TABLES",
+        "SELECT DISTINCT BINARY ROUTINE_SCHEMA FROM information_schema.ROUTINES",
+        "SELECT DISTINCT BINARY EVENT_SCHEMA FROM information_schema.EVENTS",
+    ] {
+        occupied.extend(
+            lists(session, holding)
+                .await?
+                .into_iter()
+                .filter(|name| !is_system_schema(name)),
+        );
+    }
     let disabled: BTreeSet<String> = variables
         .get("disabled_storage_engines")
         .map(|list| list.split(',').map(|name| name.trim().to_lowercase()).collect())
@@ -130,6 +144,7 @@ pub async fn survey(session: &mut Session) -> Result<Target, AttemptError> {
         trusts_function_creators: is_on("log_bin_trust_function_creators"),
         generates_keys: is_on("sql_generate_invisible_primary_key"),
         requires_keys: is_on("sql_require_primary_key"),
+        read_only: is_on("read_only") || is_on("super_read_only"),
         max_allowed_packet_bytes: variables
             .get("max_allowed_packet")
             .and_then(|value| value.parse().ok())
@@ -144,8 +159,8 @@ async fn variables(session: &mut Session) -> Result<BTreeMap<String, String>, Db
         .text(
             "SHOW VARIABLES WHERE Variable_name IN ('lower_case_table_names', 'log_bin', 'log_bin_trust_function_creators', \
              'sql_generate_invisible_primary_key', 'sql_require_primary_key', 'max_allowed_packet', \
-             'disabled_storage_engines', 'innodb_flush_log_at_trx_commit', 'sync_binlog', 'innodb_redo_log_capacity', \
-             'innodb_log_file_size')",
+             'disabled_storage_engines', 'read_only', 'super_read_only', 'innodb_flush_log_at_trx_commit', 'sync_binlog', \
+             'innodb_redo_log_capacity', 'innodb_log_file_size')",
         )
         .await?;
     Ok(rows

@@ -16,6 +16,7 @@ pub mod azure;
 pub mod blob;
 pub mod directory;
 pub mod faulty;
+pub mod https;
 pub mod memory;
 mod names;
 pub mod reopening;

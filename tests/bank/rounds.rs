@@ -371,12 +371,18 @@ fn kill(world: &World, way: &Way, typical: Duration, dice: &mut Dice, report: &m
         std::fs::remove_file(lease.path()).expect("a lease to remove");
     }
     if way.at_replica && !applier_runs(world.server(way)) {
+        // The server itself starts it again within seconds.
         report.applier_left_stopped += 1;
-        let start = match world.source.flavor {
-            Flavor::MySql => "START REPLICA SQL_THREAD",
-            Flavor::MariaDb => "START SLAVE SQL_THREAD",
-        };
-        world.server(way).sql(start);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !applier_runs(world.server(way)) {
+            if Instant::now() > deadline {
+                report
+                    .wrong
+                    .push("the applier stays stopped after a killed run".to_owned());
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
