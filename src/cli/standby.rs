@@ -5,7 +5,7 @@ use super::{open, target};
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::verify;
 use crate::config::{Config, Standby};
-use crate::doctor::standby::{self, Judged};
+use crate::doctor::standby::{self, Judged, Newest};
 use crate::doctor::{Finding, Severity};
 use crate::mysql::{Address, DbError};
 use crate::restore::RestoreError;
@@ -24,7 +24,10 @@ pub async fn findings(config: &Config, configured: &Standby, entries: &[Entry]) 
     let address = match target::standby(configured, &resolver).await {
         Ok(address) => address,
         Err(failure) => {
-            findings.push(error(failure.message()));
+            findings.push(error(
+                failure.message(),
+                "correct [standby] password or tls_ca, or put the secret there",
+            ));
             return findings;
         }
     };
@@ -42,27 +45,18 @@ pub async fn findings(config: &Config, configured: &Standby, entries: &[Entry]) 
         accounts,
         ..Wish::default()
     };
-    let judged = match judge(config, entries, &target, &wish).await {
-        Ok(judged) => judged,
-        Err(why) => {
-            findings.push(error(&format!(
-                "the newest good backup cannot be planned onto it: {}",
-                told(&why)
-            )));
-            None
-        }
-    };
+    let newest = judge(config, entries, &target, &wish).await;
     findings.extend(standby::standby(&standby::Standby {
         target,
         source,
-        judged,
+        newest: newest.unwrap_or_else(|why| Newest::Unread(told(&why))),
         has_accounts: !config.accounts.is_empty(),
     }));
     findings
 }
 
-fn error(what: &str) -> Finding {
-    Finding::new(Severity::Error, "standby", what, "")
+fn error(what: &str, remedy: &str) -> Finding {
+    Finding::new(Severity::Error, "standby", what, remedy)
 }
 
 /// The configured accounts; those whose passwords cannot be had are told, and planned all the same.
@@ -100,11 +94,16 @@ async fn look(address: &Address) -> Result<Target, Finding> {
                 "where it is made only in a disaster, that is as it should be: run doctor again once it stands",
             ));
         }
-        Err(refused) => return Err(error(&told(&refused))),
+        Err(refused) => {
+            return Err(error(
+                &told(&refused),
+                "correct [standby]; config/grants-standby.sql makes its account",
+            ));
+        }
     };
     let seen = survey(&mut session).await;
     session.close().await;
-    seen.map_err(|why| error(&told(&why)))
+    seen.map_err(|why| error(&told(&why), "see config/grants-standby.sql for what its account needs"))
 }
 
 async fn source(config: &Config) -> Option<Target> {
@@ -116,14 +115,9 @@ async fn source(config: &Config) -> Option<Target> {
     seen
 }
 
-async fn judge(
-    config: &Config,
-    entries: &[Entry],
-    target: &Target,
-    wish: &Wish,
-) -> Result<Option<Judged>, RestoreError> {
+async fn judge(config: &Config, entries: &[Entry], target: &Target, wish: &Wish) -> Result<Newest, RestoreError> {
     let Some(entry) = entries.iter().find(|entry| entry.standing == Standing::Good) else {
-        return Ok(None);
+        return Ok(Newest::Absent);
     };
     let stores = open::stores_for_a_person(config)
         .await
@@ -139,7 +133,7 @@ async fn judge(
         programs: &programs,
     };
     let (plan, problems) = plan::judge(backup, target, wish);
-    Ok(Some(Judged {
+    Ok(Newest::Planned(Judged {
         problems,
         repairs: plan.repairs,
         raw_bytes: summary.raw_bytes,

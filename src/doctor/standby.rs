@@ -11,10 +11,19 @@ pub struct Standby {
     pub target: Target,
     /// The source as it is now, which may be newer than its newest backup; none where it did not answer.
     pub source: Option<Target>,
-    /// The newest good backup, planned onto the standby; none where there is none.
-    pub judged: Option<Judged>,
+    pub newest: Newest,
     /// Whether the configuration says who the application is there.
     pub has_accounts: bool,
+}
+
+/// The newest good backup, planned onto the standby.
+#[derive(Debug, Clone)]
+pub enum Newest {
+    /// There is none.
+    Absent,
+    /// It could not be read, and why.
+    Unread(String),
+    Planned(Judged),
 }
 
 /// What the restore's plan says.
@@ -32,17 +41,32 @@ const WORTH_TUNING_BYTES: u64 = 1 << 30;
 /// Judges the standby.
 pub fn standby(seen: &Standby) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match &seen.judged {
-        Some(judged) => findings.extend(of_the_backup(judged)),
-        None => findings.push(found(
+    let raw_bytes = match &seen.newest {
+        Newest::Planned(judged) => {
+            findings.extend(of_the_backup(judged));
+            judged.raw_bytes
+        }
+        Newest::Unread(why) => {
+            findings.push(found(
+                Severity::Error,
+                format!("the newest good backup cannot be planned onto it: {why}"),
+                "planb verify says whether it is damaged",
+            ));
+            0
+        }
+        Newest::Absent => {
+            findings.push(found(
             Severity::Warning,
             "there is no backup to compare it with, so collations, engines, keys, names and definers are not looked at",
             "planb backup, then planb doctor again",
-        )),
-    }
+            ));
+            0
+        }
+    };
     if let Some(source) = &seen.source {
         // With a backup of this same version, its plan has said so already.
-        findings.extend(of_the_source(source, &seen.target, seen.judged.is_none()));
+        let is_alone = !matches!(seen.newest, Newest::Planned(_));
+        findings.extend(of_the_source(source, &seen.target, is_alone));
     }
     if !seen.has_accounts {
         findings.push(found(
@@ -51,7 +75,6 @@ pub fn standby(seen: &Standby) -> Vec<Finding> {
             "add them, and use planb restore --accounts",
         ));
     }
-    let raw_bytes = seen.judged.as_ref().map_or(0, |judged| judged.raw_bytes);
     findings.extend(for_the_load(&seen.target, raw_bytes));
     findings
 }
@@ -208,7 +231,7 @@ mod tests {
                 identity: "another".to_owned(),
                 ..server(source)
             }),
-            judged: Some(Judged::default()),
+            newest: Newest::Planned(Judged::default()),
             has_accounts: true,
         }
     }
@@ -241,7 +264,9 @@ mod tests {
     #[test]
     fn without_a_backup_the_source_alone_decides() {
         let mut same = seen("8.0.36", "8.0.36");
-        same.judged = None;
+        same.newest = Newest::Unread("it is damaged".to_owned());
+        one(&same, Severity::Error, "damaged");
+        same.newest = Newest::Absent;
         one(&same, Severity::Warning, "no backup to compare");
         if let Some(source) = &mut same.source {
             source.identity.clone_from(&same.target.identity);
@@ -258,7 +283,7 @@ mod tests {
     #[test]
     fn parameters_are_advice_and_never_more() {
         let mut slow = seen("9.7.0", "9.7.0");
-        slow.judged = Some(Judged {
+        slow.newest = Newest::Planned(Judged {
             raw_bytes: 5 << 30,
             ..Judged::default()
         });
@@ -285,7 +310,7 @@ mod tests {
     #[test]
     fn what_the_plan_says_is_told_with_its_remedy() {
         let mut refused = seen("9.7.0", "9.7.0");
-        refused.judged = Some(Judged {
+        refused.newest = Newest::Planned(Judged {
             problems: vec!["the target lacks x; restore to y".to_owned()],
             ..Judged::default()
         });

@@ -109,7 +109,7 @@ impl Line {
             revoke,
             privileges,
             schema,
-            may_be_given: !revoke && row.trim_end().ends_with("WITH GRANT OPTION"),
+            may_be_given: !revoke && row.contains(" WITH GRANT OPTION"),
         })
     }
 
