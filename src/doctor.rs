@@ -9,6 +9,8 @@ use crate::dump::script;
 use crate::format::index::Way;
 use crate::mysql::dialect::Dialect;
 
+pub mod standby;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {

@@ -268,6 +268,137 @@ fn tls_is_off_only_on_this_machine() {
     refused("source", "tls_ca = \"ca.pem\"", "tls_ca");
 }
 
+const STANDBY: &str = "host = \"127.0.0.1\"\nuser = \"restorer\"\npassword = \"env:STANDBY\"";
+
+#[test]
+fn a_standby_may_be_left_out_and_is_checked_like_a_source() {
+    assert_eq!(Config::parse(SMALLEST).unwrap().standby, None);
+    let standby = accepted("standby", STANDBY).standby.unwrap();
+    assert_eq!(
+        (standby.host.as_str(), standby.port, standby.user.as_str(), standby.tls),
+        ("127.0.0.1", 3306, "restorer", Tls::Required)
+    );
+    assert_eq!(standby.password, SecretRef(vec![Reference::Env("STANDBY".into())]));
+    accepted("standby", &format!("{STANDBY}\ntls = \"off\"\nport = 3307"));
+
+    for (more, key) in [
+        ("tls = \"no\"", "tls"),
+        ("tls_ca = \"ca.pem\"", "tls_ca"),
+        ("tls = \"off\"\ntls_ca = \"/etc/ca.pem\"", "tls_ca"),
+        ("port = 0", "port"),
+        ("login = \"rds-iam\"", "login"),
+    ] {
+        refused("standby", &format!("{STANDBY}\n{more}"), key);
+    }
+    let remote = STANDBY.replace("127.0.0.1", "db.internal");
+    refused("standby", &format!("{remote}\ntls = \"off\""), "tls");
+    let said = refused("standby", &STANDBY.replace("env:STANDBY", "hunter2"), "password");
+    assert!(!said.contains("hunter2"), "{said}");
+    let missing: Vec<String> = problems(&format!("{SMALLEST}[standby]\n"))
+        .into_iter()
+        .map(|p| p.key)
+        .collect();
+    assert_eq!(missing, ["standby.host", "standby.user", "standby.password"]);
+    let said = problems(&format!("{SMALLEST}[stanby]\nhost = \"a\"\n"));
+    assert!(
+        said.iter().any(|p| p.message.contains("did you mean [standby]")),
+        "{said:?}"
+    );
+
+    let aws_only = STANDBY.replace("env:STANDBY", "aws-secret:planb/standby");
+    assert!(warned(&accepted("standby", &aws_only)).contains(&"standby.password"));
+    assert!(!warned(&accepted("standby", STANDBY)).contains(&"standby.password"));
+}
+
+const ACCOUNT: &str =
+    "[[accounts]]\nname = \"app\"\ngrants = [\"SELECT ON petclinic.*\"]\npassword = [\"env:APP\", \"file:/app\"]\n";
+
+/// Keys, lines and messages of what is wrong with these accounts.
+fn wrong(accounts: &str) -> Vec<(String, Option<usize>, String)> {
+    problems(&format!("{SMALLEST}{accounts}"))
+        .into_iter()
+        .map(|problem| (problem.key, problem.line, problem.message))
+        .collect()
+}
+
+#[test]
+fn accounts_are_a_list_of_sections() {
+    assert!(Config::parse(SMALLEST).unwrap().accounts.is_empty());
+    let second = ACCOUNT
+        .replace("\"app\"", "\"report\"")
+        .replace("password", "hosts = [\"10.1.%\", \"10.2.0.0/16\"]\npassword");
+    let accounts = Config::parse(&format!("{SMALLEST}{ACCOUNT}{second}")).unwrap().accounts;
+    assert_eq!(accounts.len(), 2);
+    assert_eq!(
+        (accounts[0].name.as_str(), accounts[0].hosts.as_slice()),
+        ("app", &["%".to_owned()][..])
+    );
+    assert_eq!(accounts[0].password.0.len(), 2);
+    assert_eq!(accounts[0].grants[0].privileges, ["SELECT"]);
+    assert_eq!(accounts[1].hosts, ["10.1.%", "10.2.0.0/16"]);
+
+    // Each mistake with the number of its section and its own line; nothing of a value.
+    let begins = SMALLEST.lines().count() + 1;
+    let found = wrong(&format!(
+        "{ACCOUNT}[[accounts]]\nnmae = \"x\"\ngrants = [\"hunter2\"]\n"
+    ));
+    let keys: Vec<(&str, Option<usize>)> = found.iter().map(|(key, line, _)| (key.as_str(), *line)).collect();
+    assert_eq!(
+        keys,
+        [
+            ("accounts[2].name", Some(begins + 4)),
+            ("accounts[2].password", Some(begins + 4)),
+            ("accounts[2].nmae", Some(begins + 5)),
+            ("accounts[2].grants", Some(begins + 6)),
+        ]
+    );
+    assert!(found[2].2.contains("did you mean name?"), "{found:?}");
+    assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+
+    for no_list in ["[accounts]\nname = \"app\"", "[[accounts.app]]\nname = \"x\""] {
+        let found = wrong(no_list);
+        assert!(
+            found.len() == 1 && found[0].0 == "accounts" && found[0].2.contains("[[accounts]]"),
+            "{found:?}"
+        );
+    }
+    let found = wrong("[[acounts]]\nname = \"app\"");
+    assert!(found[0].2.contains("did you mean [[accounts]]?"), "{found:?}");
+}
+
+#[test]
+fn an_account_is_the_applications_and_no_other() {
+    let changed = |from: &str, to: &str| {
+        let account = ACCOUNT.replace(from, to);
+        assert_ne!(account, ACCOUNT);
+        wrong(&account).into_iter().map(|(key, _, _)| key).collect::<Vec<_>>()
+    };
+    for (from, to, key) in [
+        ("\"app\"", "\"root\"", "name"),
+        ("\"app\"", "\"mysql.sys\"", "name"),
+        ("\"app\"", "\"app@%\"", "name"),
+        ("\"app\"", "\"\"", "name"),
+        ("SELECT ON", "SUPER ON", "grants"),
+        ("petclinic.*", "*.*", "grants"),
+        ("petclinic.*", "mysql.*", "grants"),
+        ("petclinic.*", "petclinic.* WITH GRANT OPTION", "grants"),
+        ("petclinic.*", "petclinic.* TO x; DROP DATABASE petclinic", "grants"),
+        ("env:APP", "hunter2", "password"),
+        ("name =", "hosts = [\"a'b\"]\nname =", "hosts"),
+        ("name =", "hosts = []\nname =", "hosts"),
+        ("name =", "hosts = [\"%\", \"%\"]\nname =", "hosts"),
+    ] {
+        assert_eq!(changed(from, to), [format!("accounts[1].{key}")], "{to}");
+    }
+    assert_eq!(wrong(&format!("{ACCOUNT}{ACCOUNT}")).len(), 1, "one name, one password");
+    let restorer = format!("[standby]\n{}\n", STANDBY.replace("restorer", "app"));
+    assert_eq!(wrong(&format!("{restorer}{ACCOUNT}"))[0].0, "accounts[1].name");
+
+    let aws_only = ACCOUNT.replace("[\"env:APP\", \"file:/app\"]", "\"aws-secret:planb/app\"");
+    let config = Config::parse(&format!("{SMALLEST}{aws_only}")).unwrap();
+    assert!(warned(&config).contains(&"accounts.password"));
+}
+
 #[test]
 fn a_source_is_one_place_and_one_login() {
     let rds = SMALLEST.replace(
@@ -749,6 +880,8 @@ fn the_bank_example_shows_every_key_and_what_it_promises() {
         "removal",
         "structure",
         "proof_max_age",
+        "hosts",
+        "grants",
     ] {
         assert!(text.contains(&format!("{key} = ")), "{key} is not shown");
     }

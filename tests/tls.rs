@@ -32,7 +32,7 @@ fn assert_tls_error(said: &str, server: &Server) {
         "{said}"
     );
     assert!(
-        said.contains("check [source] tls_ca, or that the host is the certificate's name"),
+        said.contains("check tls_ca, or that the host is the certificate's name"),
         "{said}"
     );
     // What will not change is not tried again.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::failure::{Failure, told};
-use super::{Common, open};
+use super::{Common, open, standby};
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::rpo::{RunTimes, feasibility};
 use crate::config::Config;
@@ -37,6 +37,9 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     match look_at_source(&config).await {
         Ok(source) => findings.extend(doctor::source(&source)),
         Err(failure) => findings.push(failure),
+    }
+    if let Some(configured) = &config.standby {
+        findings.extend(standby::findings(&config, configured, &entries).await);
     }
     let run_time = RunTimes::of(&entries).slow().unwrap_or_default();
     let now = open::clock().now();

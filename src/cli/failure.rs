@@ -45,7 +45,7 @@ impl Failure {
         }
     }
 
-    fn message(&self) -> &str {
+    pub fn message(&self) -> &str {
         match self {
             Self::Failed(message)
             | Self::Usage(message)
@@ -151,6 +151,7 @@ impl From<RestoreError> for Failure {
             | RestoreError::Survey(_)
             | RestoreError::Rows { .. }
             | RestoreError::TakenOver
+            | RestoreError::Logins(_)
             | RestoreError::Cancelled
             | RestoreError::Panicked(_) => Self::Failed(text),
         }

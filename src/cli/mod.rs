@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+mod accounts;
 mod agent;
 mod backup;
 mod backups;
@@ -18,6 +19,7 @@ mod open;
 mod present;
 mod prune;
 mod restore;
+mod standby;
 mod status;
 mod target;
 mod trial;

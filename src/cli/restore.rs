@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
-use super::{Common, open, present, target};
+use super::target::{Target, TargetArgs};
+use super::{Common, accounts, open, present};
 use crate::backup::archive::Archive;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::verify;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
+use crate::restore::accounts::Account;
 use crate::restore::compare::{Comparison, compare};
 use crate::restore::events;
 use crate::restore::ledger::Phase;
@@ -38,7 +40,7 @@ const SESSIONS: u16 = 4;
     after_help = "Everything that stands in the way is found before the first row is loaded, and told together (exit 3).\n\
     Killed or cut off, the same command goes on where it was (exit 4 says so). Events arrive disabled.\n\
     A dump of mysqldump or mariadb-dump is taken too; it cannot be gone on with, so begin it anew with --start-over.\n\n\
-    Example:\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
+    Examples:\n  planb restore --verify\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
 )]
 pub struct RestoreArgs {
     /// Backup id as `planb backups` lists it, or a backup or dump (.sql.gz, .sql) elsewhere: a file on this machine, - for
@@ -46,13 +48,16 @@ pub struct RestoreArgs {
     #[arg(value_name = "ID|FILE|URL|-")]
     backup: Option<String>,
     #[command(flatten)]
-    target: target::TargetArgs,
+    target: TargetArgs,
     /// Say what would be done and changed, and stop
     #[arg(long)]
     plan: bool,
     /// Afterwards, have the server count and checksum every table, and compare with the backup
     #[arg(long)]
     verify: bool,
+    /// Make the accounts of [[accounts]] too, with their rights, and try each one's login
+    #[arg(long)]
+    accounts: bool,
     /// Throw away what an unfinished restore left on the server, and begin anew
     #[arg(long)]
     start_over: bool,
@@ -66,21 +71,27 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
     sessions: u16,
     /// Restore nothing: enable the events that a finished restore left disabled
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts"])]
     enable_events: bool,
 }
 
 pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
+    let target = args.target.target();
     let (input, config) = if args.enable_events {
         (None, None)
     } else {
         let (input, config) = input::find(common, args.backup.as_deref()).await?;
         (Some(input), config)
     };
+    // What was found without a configuration still needs one where the target or the accounts stand in it.
+    let config = match config {
+        None if args.accounts || matches!(target, Target::Standby) => Some(open::config(common)?),
+        config => config,
+    };
     let resolver = config
         .as_ref()
         .map_or_else(|| Resolver::new(None), Resolver::for_config);
-    let address = args.target.address(&resolver).await?;
+    let address = target.address(config.as_ref(), &resolver).await?;
     if args.enable_events {
         let woken = events::wake(&address)
             .await
@@ -99,12 +110,17 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let definers = definers(&args.definer)?;
+    let accounts = match &config {
+        Some(config) if args.accounts => accounts::resolved(config, &resolver).await?,
+        Some(_) | None => Vec::new(),
+    };
     let cancel = CancellationToken::new();
     let job = Job {
         common,
         args,
         address,
         definers,
+        accounts,
         cancel: cancel.clone(),
     };
     let id = match input {
@@ -196,6 +212,7 @@ struct Job<'a> {
     args: &'a RestoreArgs,
     address: Address,
     definers: BTreeMap<String, String>,
+    accounts: Vec<Account>,
     cancel: CancellationToken,
 }
 
@@ -224,6 +241,7 @@ impl Job<'_> {
             address: self.address.clone(),
             definers: self.definers.clone(),
             source_identity: None,
+            accounts: self.accounts.clone(),
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,
             trial: false,
@@ -261,11 +279,13 @@ impl Job<'_> {
                 );
             }
         }
+        let locked_out = accounts::locked_out(&restored.accounts);
         match compared {
             Some(compared) if !compared.differences.is_empty() => Err(RestoreError::Rows {
                 place: backup,
                 detail: compared.differences.join("; "),
             }),
+            _ if !locked_out.is_empty() => Err(RestoreError::Logins(locked_out)),
             _ => Ok(()),
         }
     }
@@ -309,6 +329,7 @@ fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
             "raw_bytes": summary.raw_bytes,
             "keys_built_afterwards": deferred,
             "repairs": plan.repairs,
+            "accounts": plan.accounts,
         });
         println!("{value}");
         return;
@@ -328,6 +349,9 @@ fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
     println!("secondary keys of {deferred} tables are built after their rows; events arrive disabled.");
     for repair in &plan.repairs {
         println!("changed on the way: {repair}");
+    }
+    for account in &plan.accounts {
+        println!("account {account}");
     }
 }
 
@@ -352,6 +376,7 @@ fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared:
         "phases": phases,
         "repairs": restored.repairs,
         "sleeping_events": restored.sleeping_events,
+        "accounts": accounts::json(&restored.accounts),
         "resumed": restored.resumed,
         "retries": restored.retries,
         "verified": compared.map(|compared| json!({
@@ -393,9 +418,10 @@ fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
     for repair in &restored.repairs {
         println!("changed on the way: {repair}");
     }
+    accounts::print(&restored.accounts);
     if restored.sleeping_events > 0 {
         println!(
-            "{} events are disabled; when this server takes over: planb restore --enable-events --to … --password …",
+            "{} events are disabled; when this server takes over: planb restore --enable-events, with --to and --password as here",
             restored.sleeping_events
         );
     }

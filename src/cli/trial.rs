@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
-use super::target::TargetArgs;
+use super::target::Target;
 use super::verify::{Wanted, newest_good};
 use super::{Common, open, present};
 use crate::backup::archive::Archive;
@@ -30,9 +30,17 @@ use crate::store::blob::LocalFile;
 /// Sessions that load, and then compare, at once.
 const SESSIONS: usize = 4;
 
-pub async fn run(common: &Common, wanted: Wanted, target: &TargetArgs) -> Result<(), Failure> {
+pub async fn run(common: &Common, wanted: Wanted, target: &Target) -> Result<(), Failure> {
     if let Wanted::File(path) = wanted {
-        let address = target.address(&Resolver::new(None)).await?;
+        // A file needs no configuration, a standby does.
+        let config = match target {
+            Target::Named { .. } => None,
+            Target::Standby => Some(open::config(common)?),
+        };
+        let resolver = config
+            .as_ref()
+            .map_or_else(|| Resolver::new(None), Resolver::for_config);
+        let address = target.address(config.as_ref(), &resolver).await?;
         let blob = LocalFile::open(&path).await?;
         let archive = Archive::open(Arc::new(blob)).await.map_err(RestoreError::from)?;
         let name = path.display().to_string();
@@ -41,7 +49,7 @@ pub async fn run(common: &Common, wanted: Wanted, target: &TargetArgs) -> Result
     }
     let config = open::config(common)?;
     let stores = open::stores_for_a_person(&config).await?;
-    let address = target.address(&Resolver::for_config(&config)).await?;
+    let address = target.address(Some(&config), &Resolver::for_config(&config)).await?;
     let entries = open::listing(&config, &stores).await?;
     let entry = match &wanted {
         Wanted::Id(id) => entries.iter().find(|entry| entry.id == *id),
@@ -115,6 +123,7 @@ async fn trial(archive: Archive, backup: &str, address: &Address) -> Result<Tria
         address: address.clone(),
         definers: BTreeMap::new(),
         source_identity: None,
+        accounts: Vec::new(),
         sessions: SESSIONS,
         start_over: false,
         trial: true,

@@ -11,43 +11,62 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::failure::{Failure, told};
-use super::target::TargetArgs;
+use super::target::Target;
 use super::{Common, open, present, trial};
 use crate::backup::archive::{Archive, ReadError};
 use crate::backup::entry::{BackupId, Entry, SUFFIX, Standing};
 use crate::backup::verify::{self, Looked, Verdict};
 use crate::store::blob::LocalFile;
 
+/// What `--restore-to` calls the configured standby.
+const STANDBY: &str = "standby";
+
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// An id as `planb backups` lists them, or a file on this machine; default: the newest good backup
     #[arg(value_name = "ID|FILE")]
     backup: Option<String>,
-    /// Restore it into this server, which must be empty, compare every table and object, and remove it again
-    #[arg(long, value_name = "mysql://USER@HOST:PORT", requires = "password")]
+    /// Restore it into this server, which must be empty, compare every table and object, and remove it again; standby is the
+    /// configuration's [standby], whose password is configured too
+    #[arg(long, value_name = "mysql://USER@HOST:PORT|standby")]
     restore_to: Option<String>,
     /// With --restore-to: where the password is, e.g. env:NAME, file:PATH, credential:NAME
     #[arg(long, value_name = "REF", requires = "restore_to")]
     password: Option<String>,
     /// With --restore-to: required (encrypted and verified) or off (only to this machine)
-    #[arg(long, value_name = "required|off", default_value = "required", value_parser = ["required", "off"])]
-    tls: String,
+    #[arg(long, value_name = "required|off", value_parser = ["required", "off"], requires = "password")]
+    tls: Option<String>,
     /// With --restore-to: authority that signed the server's certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "restore_to")]
+    #[arg(long, value_name = "FILE", requires = "password")]
     tls_ca: Option<PathBuf>,
 }
 
 impl VerifyArgs {
     /// The server to restore to, if one was named.
-    pub(super) fn target(&self) -> Option<TargetArgs> {
-        let (to, password) = self.restore_to.as_ref().zip(self.password.as_ref())?;
-        Some(TargetArgs::new(to, password, &self.tls, self.tls_ca.clone()))
+    pub(super) fn target(&self) -> Result<Option<Target>, Failure> {
+        let named = match (self.restore_to.as_ref(), self.password.as_ref()) {
+            (None, _) => return Ok(None),
+            (Some(to), None) if to == STANDBY => None,
+            (Some(to), Some(_)) if to == STANDBY => {
+                return Err(Failure::Usage(
+                    "--restore-to standby takes its password from the configuration: leave --password out".to_owned(),
+                ));
+            }
+            (Some(_), None) => {
+                return Err(Failure::Usage(
+                    "--restore-to: name with --password where the password is (only standby has it in the configuration)"
+                        .to_owned(),
+                ));
+            }
+            (Some(to), Some(password)) => Some((to, password)),
+        };
+        Ok(Some(Target::of(named, self.tls.as_deref(), self.tls_ca.as_ref())))
     }
 }
 
 pub async fn run(common: &Common, args: &VerifyArgs) -> Result<(), Failure> {
     let wanted = Wanted::of(args.backup.as_deref(), Path::exists)?;
-    if let Some(target) = args.target() {
+    if let Some(target) = args.target()? {
         return trial::run(common, wanted, &target).await;
     }
     match wanted {

@@ -32,12 +32,16 @@ impl fmt::Display for Problem {
     }
 }
 
+type Key<'t> = Spanned<std::borrow::Cow<'t, str>>;
+
 /// The document, what was found wrong in it, and the keys that were asked for.
 pub(super) struct Document<'t> {
     text: &'t str,
     root: DeTable<'t>,
     problems: Vec<Problem>,
     known: Vec<(&'static str, &'static str)>,
+    /// Sections of which there may be several, as `[[name]]`.
+    lists: Vec<&'static str>,
 }
 
 impl<'t> Document<'t> {
@@ -50,6 +54,7 @@ impl<'t> Document<'t> {
                 root: root.into_inner(),
                 problems: Vec::new(),
                 known: Vec::new(),
+                lists: Vec::new(),
             });
         }
         let problem = |error: &toml::de::Error| Problem {
@@ -58,6 +63,10 @@ impl<'t> Document<'t> {
             message: error.message().to_owned(),
         };
         Err(errors.iter().map(problem).collect())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.root.iter().any(|(key, _)| key.get_ref() == name)
     }
 
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 't> {
@@ -72,46 +81,93 @@ impl<'t> Document<'t> {
                 message: format!("is a section: write [{name}]"),
             });
         }
-        Section { document: self, name }
+        Section {
+            document: self,
+            name,
+            number: None,
+        }
+    }
+
+    /// How many sections `[[name]]` there are; [`nth`](Self::nth) reads one. `keys` are those each may have, so that
+    /// near misses are recognised where there is none of them.
+    pub(super) fn count(&mut self, name: &'static str, keys: &[&'static str]) -> usize {
+        self.lists.push(name);
+        self.known.extend(keys.iter().map(|key| (name, *key)));
+        let Some((key, value)) = self.root.iter().find(|(key, _)| key.get_ref() == name) else {
+            return 0;
+        };
+        let items = value.get_ref().as_array();
+        match items.filter(|items| items.iter().all(|item| item.get_ref().as_table().is_some())) {
+            Some(items) => items.len(),
+            None => {
+                self.problems.push(Problem {
+                    key: name.into(),
+                    line: Some(line_of(self.text, key.span().start)),
+                    message: format!("is a list of sections: write [[{name}]] before each"),
+                });
+                0
+            }
+        }
+    }
+
+    /// The section `[[name]]` of this number, from 0.
+    pub(super) fn nth(&mut self, name: &'static str, number: usize) -> Section<'_, 't> {
+        Section {
+            document: self,
+            name,
+            number: Some(number),
+        }
     }
 
     /// Everything that was found, unknown keys included; in the order of the file, missing keys first.
     pub(super) fn finish(mut self) -> Vec<Problem> {
+        let mut found = Vec::new();
         for (name, value) in &self.root {
             let is_section = self.known.iter().any(|(section, _)| section == name.get_ref());
-            let mut report = |key: String, at: &Spanned<std::borrow::Cow<'_, str>>, message: String| {
-                self.problems.push(Problem {
+            let mut report = |key: String, at: &Key<'_>, message: String| {
+                found.push(Problem {
                     key,
                     line: Some(line_of(self.text, at.span().start)),
                     message,
                 });
             };
-            match value.get_ref().as_table() {
-                Some(table) if is_section => {
-                    for key in table.keys() {
-                        if !self
-                            .known
-                            .iter()
-                            .any(|(section, known)| section == name.get_ref() && known == key.get_ref())
-                        {
-                            let dotted = format!("{}.{}", name.get_ref(), key.get_ref());
-                            report(dotted, key, unknown_key(&self.known, name.get_ref(), key.get_ref()));
+            let is_list = self.lists.contains(&name.get_ref().as_ref());
+            let unknown = |table: &DeTable<'_>, report: &mut dyn FnMut(String, &Key<'_>, String), place: &str| {
+                let strange = table.keys().filter(|key| {
+                    !self
+                        .known
+                        .iter()
+                        .any(|(section, known)| section == name.get_ref() && known == key.get_ref())
+                });
+                for key in strange {
+                    let dotted = format!("{place}.{}", key.get_ref());
+                    report(dotted, key, unknown_key(&self.known, name.get_ref(), key.get_ref()));
+                }
+            };
+            match (value.get_ref(), is_section) {
+                (DeValue::Table(table), true) if !is_list => unknown(table, &mut report, name.get_ref()),
+                (DeValue::Array(items), true) if is_list => {
+                    for (number, item) in items.iter().enumerate() {
+                        if let Some(table) = item.get_ref().as_table() {
+                            unknown(table, &mut report, &numbered(name.get_ref(), number));
                         }
                     }
                 }
-                Some(_) => report(
+                // What is of the wrong kind has been told where it was read.
+                (_, true) => {}
+                (value, false) if is_section_like(value) => report(
                     name.get_ref().to_string(),
                     name,
-                    unknown_section(&self.known, name.get_ref()),
+                    unknown_section(&self.known, &self.lists, name.get_ref()),
                 ),
-                None if is_section => {}
-                None => report(
+                (_, false) => report(
                     name.get_ref().to_string(),
                     name,
                     unknown_key(&self.known, "", name.get_ref()),
                 ),
             }
         }
+        self.problems.extend(found);
         self.problems.sort_by_key(|problem| problem.line);
         self.problems
     }
@@ -122,13 +178,27 @@ impl<'t> Document<'t> {
 pub(super) struct Section<'d, 't> {
     document: &'d mut Document<'t>,
     name: &'static str,
+    /// Which of several, from 0.
+    number: Option<usize>,
 }
 
 impl<'t> Section<'_, 't> {
-    fn find(&self, key: &str) -> Option<(usize, &DeValue<'t>)> {
+    fn table(&self) -> Option<&Spanned<DeValue<'t>>> {
         let section = self.document.root.iter().find(|(name, _)| name.get_ref() == self.name);
-        let table = section?.1.get_ref().as_table()?;
-        let (name, value) = table.iter().find(|(name, _)| name.get_ref() == key)?;
+        let (_, value) = section?;
+        match self.number {
+            Some(number) => value.get_ref().as_array()?.get(number),
+            None => Some(value),
+        }
+    }
+
+    fn find(&self, key: &str) -> Option<(usize, &DeValue<'t>)> {
+        let (name, value) = self
+            .table()?
+            .get_ref()
+            .as_table()?
+            .iter()
+            .find(|(name, _)| name.get_ref() == key)?;
         Some((line_of(self.document.text, name.span().start), value.get_ref()))
     }
 
@@ -138,8 +208,18 @@ impl<'t> Section<'_, 't> {
 
     /// Reports `key`, at its line if it is there.
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
-        let line = self.find(key).map(|(line, _)| line);
-        let key = format!("{}.{key}", self.name);
+        let mut line = self.find(key).map(|(line, _)| line);
+        let key = match self.number {
+            Some(number) => {
+                // One of several is found by where it begins.
+                let begins = self
+                    .table()
+                    .map(|table| line_of(self.document.text, table.span().start));
+                line = line.or(begins);
+                format!("{}.{key}", numbered(self.name, number))
+            }
+            None => format!("{}.{key}", self.name),
+        };
         self.document.problems.push(Problem {
             key,
             line,
@@ -275,12 +355,33 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-fn unknown_section(known: &[(&'static str, &'static str)], name: &str) -> String {
+/// `accounts[2]` is the second.
+fn numbered(name: &str, number: usize) -> String {
+    format!("{name}[{}]", number + 1)
+}
+
+/// `[name]`, or `[[name]]`.
+fn is_section_like(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => !items.is_empty() && items.iter().all(|item| item.get_ref().as_table().is_some()),
+        _ => false,
+    }
+}
+
+fn unknown_section(known: &[(&'static str, &'static str)], lists: &[&'static str], name: &str) -> String {
     let mut sections: Vec<&str> = known.iter().map(|(section, _)| *section).collect();
     sections.dedup();
+    let header = |section: &str| match lists.contains(&section) {
+        true => format!("[[{section}]]"),
+        false => format!("[{section}]"),
+    };
     match nearest(name, sections.iter().copied()) {
-        Some(near) => format!("unknown section: did you mean [{near}]?"),
-        None => format!("unknown section: there are [{}]", sections.join("], [")),
+        Some(near) => format!("unknown section: did you mean {}?", header(near)),
+        None => {
+            let headers: Vec<String> = sections.into_iter().map(header).collect();
+            format!("unknown section: there are {}", headers.join(", "))
+        }
     }
 }
 

@@ -9,10 +9,12 @@ use url::Url;
 
 use crate::secret::SecretRef;
 
+mod accounts;
 pub mod cadence;
 mod collect;
 pub mod parse;
 mod sections;
+mod standby;
 mod store;
 pub mod units;
 pub mod warnings;
@@ -29,6 +31,10 @@ pub struct Config {
     pub backup: Backup,
     pub retention: Retention,
     pub verify: Verify,
+    /// The server that takes over. None: it is named on each command line.
+    pub standby: Option<Standby>,
+    /// Who the application is on the standby; a backup holds no accounts.
+    pub accounts: Vec<Account>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +64,37 @@ pub struct Source {
     pub tls_ca: Option<PathBuf>,
     /// Whether the source is a replica whose applier may be stopped for the instant of the snapshot.
     pub pause_replica: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standby {
+    pub host: String,
+    pub port: u16,
+    /// The account that restores.
+    pub user: String,
+    pub password: SecretRef,
+    pub tls: Tls,
+    pub tls_ca: Option<PathBuf>,
+}
+
+/// One account, from several hosts perhaps, with one password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    /// Patterns as in `'name'@'host'`. Default `%`.
+    pub hosts: Vec<String>,
+    pub grants: Vec<Grant>,
+    pub password: SecretRef,
+}
+
+/// What an account may do, on one schema or one table; see `accounts.rs` for what there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Words of a fixed list, in capital letters.
+    pub privileges: Vec<&'static str>,
+    pub schema: String,
+    /// None: the whole schema.
+    pub table: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, sections, store};
+use super::{Config, accounts, sections, standby, store};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -77,6 +77,7 @@ impl Config {
         // Where a value is wrong, its section holds a placeholder; with any problem the whole is thrown away.
         let (service, targets) = (sections::service(&mut document), sections::targets(&mut document));
         let (source, store) = (sections::source(&mut document), store::store(&mut document));
+        let standby = standby::standby(&mut document);
         let config = Self {
             service,
             targets,
@@ -85,6 +86,8 @@ impl Config {
             retention: sections::retention(&mut document),
             verify: sections::verify(&mut document, &store.place),
             store,
+            accounts: accounts::accounts(&mut document, standby.as_ref()),
+            standby,
         };
         let problems = document.finish();
         if problems.is_empty() {

@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 /// The server's own schemas: never dumped, since another server has its own.
-const SERVER_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+pub(super) const SERVER_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
 
 pub(super) fn service(document: &mut Document<'_>) -> Service {
     let mut section = document.section("service");
@@ -248,7 +248,7 @@ fn label(text: &str) -> Result<String, String> {
     }
 }
 
-fn host_name(text: &str) -> Result<String, String> {
+pub(super) fn host_name(text: &str) -> Result<String, String> {
     let plain = text
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
@@ -261,7 +261,7 @@ fn host_name(text: &str) -> Result<String, String> {
 }
 
 /// MySQL allows 32 letters, MariaDB 128. The host part (`'planb'@'…'`) is the server's matter.
-fn account(text: &str) -> Result<String, String> {
+pub(super) fn account(text: &str) -> Result<String, String> {
     if text.contains('@') || text.chars().any(char::is_control) || !(1..=128).contains(&text.chars().count()) {
         Err("must be the account's name alone, without @host".into())
     } else {
@@ -289,7 +289,7 @@ fn region(text: &str) -> Result<String, String> {
     }
 }
 
-fn absolute_path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() {
         Ok(path)

@@ -20,6 +20,8 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
     found.extend(store_needs_aws(config));
     found.extend(store_is_no_second_site(config));
     found.extend(source(config));
+    found.extend(standby_needs_aws(config));
+    found.extend(accounts_need_aws(config));
     found.extend(backup(config));
     found.extend(retention(config));
     found
@@ -82,6 +84,28 @@ fn store_needs_aws(config: &Config) -> Option<Warning> {
             "can be had from AWS alone: when AWS is down, so are the backups. Add a reference that does not need it, \
                e.g. azure-keyvault:VAULT/NAME, in front"
                 .into(),
+    })
+}
+
+fn standby_needs_aws(config: &Config) -> Option<Warning> {
+    let standby = config.standby.as_ref()?;
+    standby.password.needs_aws().then(|| Warning {
+        key: "standby.password",
+        text: "can be had from AWS alone: when AWS is down, nobody can log in to the standby. Add a reference that does not \
+               need it, e.g. azure-keyvault:VAULT/NAME, in front"
+            .into(),
+    })
+}
+
+fn accounts_need_aws(config: &Config) -> Option<Warning> {
+    let account = config.accounts.iter().find(|account| account.password.needs_aws())?;
+    Some(Warning {
+        key: "accounts.password",
+        text: format!(
+            "that of {} can be had from AWS alone: when AWS is down, the application's account cannot be made on the standby. \
+             Add a reference that does not need it, e.g. azure-keyvault:VAULT/NAME, in front",
+            account.name
+        ),
     })
 }
 

@@ -9,14 +9,14 @@ pub enum DbError {
         "cannot reach the database at {place} ({detail}); check host, port, security group and that the server runs"
     )]
     Unreachable { place: String, detail: String },
-    #[error("the database at {place} refused account {user} ({detail}); check [source] user and password")]
+    #[error("the database at {place} refused account {user} ({detail}); check user and password")]
     Login {
         place: String,
         user: String,
         detail: String,
     },
     #[error(
-        "TLS with the database at {place} failed ({detail}); check [source] tls_ca, or that the host is the certificate's name"
+        "TLS with the database at {place} failed ({detail}); check tls_ca, or that the host is the certificate's name"
     )]
     Tls { place: String, detail: String },
     /// The connection broke, the session was killed, or the server is shutting down.
@@ -108,6 +108,20 @@ impl DbError {
                 detail: error.to_string(),
             },
         }
+    }
+
+    /// `shown` stands for the statement, which nobody may see.
+    pub(super) fn at_secret_statement(shown: &str, error: Error) -> Self {
+        // Their words name accounts and privileges only. A syntax error's, say, quote the statement.
+        const QUOTE_NOTHING: [u16; 8] = [1044, 1045, 1142, 1227, 1290, 1396, 1410, 1819];
+        let error = match error {
+            Error::Server(server) if !QUOTE_NOTHING.contains(&server.code) => Error::Server(ServerError {
+                message: "its words are not shown, since they may quote a password".to_owned(),
+                ..server
+            }),
+            other => other,
+        };
+        Self::at_statement(shown.as_bytes(), error)
     }
 
     pub(super) fn at_statement(sql: &[u8], error: Error) -> Self {
@@ -263,5 +277,33 @@ pub(super) fn shortened(sql: &str) -> String {
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_quote_a_password_is_not_told() {
+        let server = |code, message: &str| {
+            Error::Server(ServerError {
+                code,
+                message: message.to_owned(),
+                state: "42000".to_owned(),
+            })
+        };
+        let quoting = server(
+            1064,
+            "You have an error in your SQL syntax … near ''hunter2' REQUIRE SSL'",
+        );
+        let said = DbError::at_secret_statement("making account app@%", quoting).to_string();
+        assert!(
+            said.contains("1064") && said.contains("app@%") && !said.contains("hunter2"),
+            "{said}"
+        );
+        let policy = server(1819, "Your password does not satisfy the current policy requirements");
+        let said = DbError::at_secret_statement("making account app@%", policy).to_string();
+        assert!(said.contains("policy requirements"), "{said}");
     }
 }

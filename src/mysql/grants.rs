@@ -14,6 +14,8 @@ struct Line {
     privileges: Vec<String>,
     /// `*` for all schemas, else a pattern with SQL wildcards.
     schema: String,
+    /// What it holds, the account may give to others.
+    may_be_given: bool,
 }
 
 impl Grants {
@@ -43,6 +45,13 @@ impl Grants {
             .iter()
             .any(|l| !l.revoke && (l.schema == "*" || like(&l.schema, schema)) && l.holds(privilege));
         given && !revoked
+    }
+
+    /// Whether the account may give others rights on the whole of `schema`.
+    pub fn may_grant(&self, schema: &str) -> bool {
+        self.lines
+            .iter()
+            .any(|l| !l.revoke && l.may_be_given && (l.schema == "*" || like(&l.schema, schema)))
     }
 
     /// What is missing for a complete dump of `schemas`, in words for a person; empty when nothing is.
@@ -100,6 +109,7 @@ impl Line {
             revoke,
             privileges,
             schema,
+            may_be_given: !revoke && row.contains(" WITH GRANT OPTION"),
         })
     }
 

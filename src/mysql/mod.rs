@@ -35,6 +35,10 @@ pub struct Address {
 /// A server that does not answer at all must not hold a run for the kernel's two minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Without TLS a password travels encrypted by the server's RSA key of 2048 bits with OAEP padding (RFC 8017: 256 - 42 bytes,
+/// and a zero at the end). The driver would panic.
+const LONGEST_PLAIN_PASSWORD_BYTES: usize = 213;
+
 /// No packet is refused on this side: what is too large is the server's to say. (The protocol's own limit.)
 const LARGEST_PACKET_BYTES: usize = 1 << 30;
 
@@ -89,6 +93,14 @@ impl Address {
     /// [`DbError::Denied`] for a wrong account, [`DbError::Unreachable`] when nothing answers within 10 s.
     pub async fn connect(&self) -> Result<Session, DbError> {
         let place = format!("{}:{}", self.host, self.port);
+        if self.tls == Tls::Off && self.password.expose().len() > LONGEST_PLAIN_PASSWORD_BYTES {
+            return Err(DbError::Odd {
+                sql: "the login".to_owned(),
+                detail:
+                    "message too long: without TLS a password of more than 213 bytes does not fit the server's RSA key"
+                        .to_owned(),
+            });
+        }
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(self.options())).await;
         let connection = match opened {
             Ok(Ok(connection)) => connection,
@@ -119,6 +131,18 @@ impl Session {
         let done = connection.query_drop(sql).await;
         self.is_busy = false;
         done.map_err(|error| DbError::at_statement(sql, error))
+    }
+
+    /// Runs a statement that holds a secret. An error calls it `shown`, and gives the server's own words only where they
+    /// cannot quote it.
+    pub async fn execute_secret(&mut self, sql: &Secret, shown: &str) -> Result<(), DbError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(DbError::closed());
+        };
+        self.is_busy = true;
+        let done = connection.query_drop(sql.expose()).await;
+        self.is_busy = false;
+        done.map_err(|error| DbError::at_secret_statement(shown, error))
     }
 
     /// Runs a statement that changes rows; how many it changed.

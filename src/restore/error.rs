@@ -60,6 +60,9 @@ pub enum RestoreError {
     Rows { place: String, detail: String },
     #[error("somebody else has taken the restore over; look there")]
     TakenOver,
+    /// The data is there; these logins do not work.
+    #[error("everything is restored, but not every account can log in: {}", .0.join("; "))]
+    Logins(Vec<String>),
     #[error("stopped")]
     Cancelled,
     /// Something is on the target already, and the same call goes on with it.
@@ -98,6 +101,7 @@ impl RestoreError {
             | Self::Survey(_)
             | Self::Rows { .. }
             | Self::TakenOver
+            | Self::Logins(_)
             | Self::Cancelled
             | Self::Panicked(_) => false,
         }
@@ -123,6 +127,7 @@ impl RestoreError {
             | Self::Survey(_)
             | Self::Rows { .. }
             | Self::TakenOver
+            | Self::Logins(_)
             | Self::Cancelled
             | Self::Panicked(_) => false,
         }

@@ -6,15 +6,18 @@
 //!
 //! A dump of mysqldump or mariadb-dump has a way of its own ([`foreign`]).
 
+pub mod accounts;
 pub mod after;
 pub mod compare;
 pub mod complete;
+pub mod contents;
 pub mod error;
 pub mod events;
 pub mod foreign;
 pub mod hold;
 pub mod ledger;
 pub mod load;
+pub mod logins;
 pub mod plan;
 pub mod programs;
 pub mod repair;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::accounts::{self, Account};
 use super::programs::{Item, Owner};
 use super::repair::{self, Mended, Takes};
 use super::schema::{self, Deferred, Schema};
@@ -33,6 +34,8 @@ pub struct Wish {
     pub source_identity: Option<String>,
     /// Schemas that this restore may find, since an interrupted run of it made them.
     pub own_schemas: BTreeSet<String>,
+    /// The application's accounts, to be made.
+    pub accounts: Vec<Account>,
 }
 
 /// What will be done.
@@ -46,6 +49,8 @@ pub struct Plan {
     pub owners: BTreeMap<String, Owner>,
     /// What will be changed on the way, in words.
     pub repairs: Vec<String>,
+    /// What becomes of the application's accounts, in words.
+    pub accounts: Vec<String>,
     /// Statements longer than this are sent in parts.
     pub longest_statement_bytes: usize,
 }
@@ -84,11 +89,19 @@ pub struct Backup<'a> {
 /// # Errors
 /// Every problem in words, each with what to do.
 pub fn plan(backup: Backup<'_>, target: &Target, wish: &Wish) -> Result<Plan, Vec<String>> {
+    let (plan, problems) = judge(backup, target, wish);
+    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+}
+
+/// The plan as far as it goes, and everything that stands against it: for whoever only wants to know (`planb doctor`).
+pub fn judge(backup: Backup<'_>, target: &Target, wish: &Wish) -> (Plan, Vec<String>) {
     let mut problems = against(backup, target, wish);
+    problems.extend(accounts::against(&wish.accounts, backup, target));
     let mut plan = Plan {
         settings: backup.schema.settings.clone(),
         databases: backup.schema.databases.clone(),
         sequences: backup.schema.sequences.clone(),
+        accounts: accounts::told(&wish.accounts, target),
         longest_statement_bytes: usize::try_from(target.max_allowed_packet_bytes.saturating_sub(STATEMENT_SLACK_BYTES))
             .unwrap_or(usize::MAX)
             .min(BEST_STATEMENT_BYTES),
@@ -110,7 +123,7 @@ pub fn plan(backup: Backup<'_>, target: &Target, wish: &Wish) -> Result<Plan, Ve
     if target.lower_case_names {
         lower_case(backup, &mut plan, &mut problems);
     }
-    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+    (plan, problems)
 }
 
 /// What stands against this target whatever is in the tables.
@@ -356,9 +369,7 @@ fn owners(backup: Backup<'_>, target: &Target, wish: &Wish, plan: &mut Plan, pro
                 changed.get(definer).map(|list| list.join(", ")).unwrap_or_default()
             )),
             Owner::Kept => {
-                if let Some(accounts) = &target.accounts
-                    && !accounts.contains(definer)
-                {
+                if !exists(definer, target, wish) {
                     plan.repairs.push(format!(
                         "definer {definer} does not exist on the target: what belongs to it fails when used, until it does"
                     ));
@@ -379,15 +390,18 @@ pub fn owner(definer: &str, target: &Target, wish: &Wish) -> Owner {
     if let Some(mapped) = wish.definers.get(definer) {
         return Owner::Mapped(mapped.clone());
     }
-    let exists = target
-        .accounts
-        .as_ref()
-        .is_none_or(|accounts| accounts.contains(definer));
+    let exists = exists(definer, target, wish);
     if definer == target.account || (target.may_set_definer() && (exists || target.may_set_absent_definer())) {
         Owner::Kept
     } else {
         Owner::Restorer
     }
+}
+
+/// Whether the account will be there when objects are given to it. Where nobody may look: taken for granted.
+fn exists(definer: &str, target: &Target, wish: &Wish) -> bool {
+    let there = target.accounts.as_ref();
+    there.is_none_or(|accounts| accounts.contains(definer)) || accounts::include(&wish.accounts, definer)
 }
 
 /// Names that differ by case only are one name on such a target.

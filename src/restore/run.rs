@@ -8,20 +8,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::accounts::Account;
 use super::after;
 use super::complete;
+use super::contents::Contents;
 use super::error::RestoreError;
 use super::hold::{keep_hold, take_hold};
 use super::ledger::{self, Phase, Record};
 use super::load::{self, Job, Loading, Progress};
+use super::logins::{self, Made};
 use super::plan::{self, Backup, Plan, Wish};
-use super::programs::{self, Item};
-use super::schema::Schema;
+use super::programs::Item;
 use super::target::{self, Target};
-use crate::backup::archive::{Archive, ReadError};
-use crate::backup::verify;
+use crate::backup::archive::Archive;
 use crate::dump::literal::{identifier, qualified};
-use crate::format::index::MemberKind;
 use crate::mysql::{Address, Session};
 
 /// What to restore, and where.
@@ -32,6 +32,8 @@ pub struct Restore {
     pub address: Address,
     pub definers: BTreeMap<String, String>,
     pub source_identity: Option<String>,
+    /// The application's accounts, to be made.
+    pub accounts: Vec<Account>,
     /// Sessions that load at once.
     pub sessions: usize,
     /// Throw an unfinished restore away first.
@@ -56,6 +58,7 @@ pub struct Restored {
     pub repairs: Vec<String>,
     /// Events that wait to be enabled.
     pub sleeping_events: usize,
+    pub accounts: Vec<Made>,
     /// Whether an earlier, interrupted restore was gone on with.
     pub resumed: bool,
     pub retries: u64,
@@ -253,7 +256,9 @@ impl Restore {
                 Phase::Data => self.data(control, &loading, resumed).await?,
                 Phase::Keys => self.keys(control, &loading).await?,
                 Phase::Programs => {
+                    logins::make(&self.address, &self.accounts, &prepared.target).await?;
                     made = after::make(&self.address, &prepared.plan, &prepared.items).await?;
+                    logins::grant_tables(&self.address, &self.accounts, &prepared.target).await?;
                     complete::tables(control, &prepared.plan, &prepared.target).await?;
                     complete::rows(control, &prepared.plan, &self.archive).await?;
                 }
@@ -293,6 +298,7 @@ impl Restore {
             phases,
             repairs: prepared.plan.repairs.iter().cloned().chain(made.notes).collect(),
             sleeping_events: made.sleeping_events,
+            accounts: logins::test(&self.address, &self.accounts, &prepared.target).await,
             resumed,
             retries: progress.retries.load(Relaxed),
             server: prepared.target.version.to_string(),
@@ -303,22 +309,7 @@ impl Restore {
     /// `is_begun`: an earlier attempt of this very call has written already.
     async fn prepare(&self, session: &mut Session, is_begun: bool) -> Result<Prepared, RestoreError> {
         let index = &self.archive.index;
-        verify::agrees_with_itself(index).map_err(|detail| RestoreError::Backup(ReadError::Damaged(detail)))?;
-        let mut schema = Schema::default();
-        let mut items = Vec::new();
-        for (number, member) in index.members.iter().enumerate() {
-            match member.kind {
-                MemberKind::Schema => schema = Schema::parse(&self.archive.member(number).await?)?,
-                MemberKind::Data => {}
-                MemberKind::Routines
-                | MemberKind::Views
-                | MemberKind::Triggers
-                | MemberKind::Events
-                | MemberKind::ViewsElsewhere => {
-                    items.push(programs::items(&self.archive.member(number).await?)?);
-                }
-            }
-        }
+        let contents = Contents::read(&self.archive).await?;
         let mut unfinished = None;
         let mut forget = Vec::new();
         let mut own_schemas = BTreeSet::new();
@@ -357,12 +348,13 @@ impl Restore {
             definers: self.definers.clone(),
             source_identity: self.source_identity.clone(),
             own_schemas,
+            accounts: self.accounts.clone(),
         };
-        let programs: Vec<Item> = items.iter().flatten().cloned().collect();
+        let programs = contents.programs();
         let backup = Backup {
             summary: &index.summary,
             members: &index.members,
-            schema: &schema,
+            schema: &contents.schema,
             programs: &programs,
         };
         let mut problems = after::unknown_time_zones(session, &programs).await?;
@@ -376,7 +368,7 @@ impl Restore {
         };
         Ok(Prepared {
             plan: Arc::new(plan),
-            items,
+            items: contents.items,
             target,
             unfinished,
             forget,

@@ -33,6 +33,8 @@ pub struct Target {
     pub max_allowed_packet_bytes: u64,
     /// Nobody may write, or nobody but who holds SUPER.
     pub read_only: bool,
+    /// Variables that decide how long a load takes, as the server writes them; those it has.
+    pub parameters: BTreeMap<String, String>,
     /// `user@host`; none where the account may not look.
     pub accounts: Option<BTreeSet<String>>,
 }
@@ -147,6 +149,7 @@ pub async fn survey(session: &mut Session) -> Result<Target, AttemptError> {
             .get("max_allowed_packet")
             .and_then(|value| value.parse().ok())
             .unwrap_or(16 << 20),
+        parameters: variables,
         accounts,
     })
 }
@@ -156,8 +159,8 @@ async fn variables(session: &mut Session) -> Result<BTreeMap<String, String>, Db
         .text(
             "SHOW VARIABLES WHERE Variable_name IN ('lower_case_table_names', 'log_bin', 'log_bin_trust_function_creators', \
              'sql_generate_invisible_primary_key', 'sql_require_primary_key', 'max_allowed_packet', \
-             \
-             'disabled_storage_engines', 'read_only', 'super_read_only')",
+             'disabled_storage_engines', 'read_only', 'super_read_only', 'innodb_flush_log_at_trx_commit', 'sync_binlog', \
+             'innodb_redo_log_capacity', 'innodb_log_file_size')",
         )
         .await?;
     Ok(rows

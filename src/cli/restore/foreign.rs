@@ -18,6 +18,11 @@ impl Job<'_> {
                 "--verify: a dump that is not PlanB's holds nothing to compare with; leave it out".to_owned(),
             ));
         }
+        if self.args.accounts {
+            return Err(Failure::Usage(
+                "--accounts: made with a backup of PlanB only; leave it out, and make them by hand".to_owned(),
+            ));
+        }
         let bar = Bar::new(source.size_bytes(), json);
         let load = Foreign {
             source,
