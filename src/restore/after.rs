@@ -45,11 +45,6 @@ pub async fn make(address: &Address, plan: &Plan, members: &[Vec<Item>]) -> Resu
                     } else if program.is_enabled_event() {
                         made.sleeping_events += 1;
                         ledger::put_to_sleep(&mut bookkeeping, &schema, &event).await?;
-                    } else if program.is_replica_event() {
-                        made.notes.push(format!(
-                            "event {schema}.{event} is for a primary only (DISABLE ON REPLICA), as at the source; enable it by \
-                             hand if it is to run here"
-                        ));
                     }
                 }
             }

@@ -330,6 +330,12 @@ fn owners(backup: Backup<'_>, target: &Target, wish: &Wish, plan: &mut Plan, pro
             program.kind,
             super::programs::Kind::Function | super::programs::Kind::Trigger
         );
+        if program.is_replica_event() {
+            plan.repairs.push(format!(
+                "{} is for a primary only (DISABLE ON REPLICA), as at the source; enable it by hand if it is to run here",
+                program.describe()
+            ));
+        }
         let Some(definer) = &program.definer else { continue };
         let owner = owner(definer, target, wish);
         if owner == Owner::Restorer && !program.can_lose_its_definer() {
