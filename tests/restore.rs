@@ -324,14 +324,7 @@ fn killed_until_done(planb: &Planb, source: &Server, dice: &mut dyn FnMut() -> u
     println!("{}: killed {killed} times", source.flavor.name());
 }
 
-#[test]
-fn a_target_that_restarts_is_waited_for() {
-    let source = bank(Flavor::MySql);
-    let planb = Planb::new(&source, &reader(&source, &[]));
-    planb.backup(&[]);
-    let mut target = Server::start(Flavor::MySql, &[]);
-    let to = restorer(&target);
-    let child = planb.spawn(&[&["--json"], arguments(&to).as_slice()].concat());
+fn until_a_member_is_loaded(target: &Endpoint) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !target
         .try_sql("SELECT COUNT(*) FROM planb.restored_members")
@@ -340,6 +333,17 @@ fn a_target_that_restarts_is_waited_for() {
         assert!(Instant::now() < deadline, "no member was loaded");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_target_that_restarts_is_waited_for() {
+    let source = bank(Flavor::MySql);
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    planb.backup(&[]);
+    let mut target = Server::start(Flavor::MySql, &[]);
+    let to = restorer(&target);
+    let child = planb.spawn(&[&["--json"], arguments(&to).as_slice()].concat());
+    until_a_member_is_loaded(&target);
     target.kill();
     target.restart(&[]);
     let output = child.wait_with_output().expect("output");
@@ -485,16 +489,10 @@ fn what_others_put_in_its_place_is_safe() {
     let target = Server::start(Flavor::MySql, &[]);
     let to = restorer(&target);
     let mut child = planb.spawn(&arguments(&to));
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !target
-        .try_sql("SELECT COUNT(*) FROM planb.restored_members")
-        .is_ok_and(|count| count.trim() != "0")
-    {
-        assert!(Instant::now() < deadline, "no member was loaded");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until_a_member_is_loaded(&target);
     child.kill().expect("killed");
     child.wait().expect("ended");
+    let deadline = Instant::now() + Duration::from_secs(60);
     // Somebody lost patience, and restored by hand.
     while target
         .try_sql("SET lock_wait_timeout = 1; DROP DATABASE IF EXISTS bank")
@@ -640,14 +638,7 @@ fn who_lost_its_hold_writes_no_more() {
     let target = Server::start(Flavor::MySql, &[]);
     let to = restorer(&target);
     let first = planb.spawn(&arguments(&to));
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !target
-        .try_sql("SELECT COUNT(*) FROM planb.restored_members")
-        .is_ok_and(|count| count.trim() != "0")
-    {
-        assert!(Instant::now() < deadline, "no member was loaded");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until_a_member_is_loaded(&target);
     let holder = target.sql("SELECT IS_USED_LOCK('planb_restore')");
     target.sql(&format!("KILL {}", holder.trim()));
     let second = planb.run(&[&["--json"], arguments(&to).as_slice()].concat());

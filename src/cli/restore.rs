@@ -240,7 +240,6 @@ impl Job<'_> {
             backup: backup.clone(),
             address: self.address.clone(),
             definers: self.definers.clone(),
-            source_identity: None,
             accounts: self.accounts.clone(),
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,

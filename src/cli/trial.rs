@@ -122,7 +122,6 @@ async fn trial(archive: Archive, backup: &str, address: &Address) -> Result<Tria
         backup: backup.to_owned(),
         address: address.clone(),
         definers: BTreeMap::new(),
-        source_identity: None,
         accounts: Vec::new(),
         sessions: SESSIONS,
         start_over: false,

@@ -193,6 +193,15 @@ impl Session {
             .collect())
     }
 
+    /// The first two columns of a small result, as text.
+    pub async fn pairs(&mut self, sql: &str) -> Result<Vec<(String, String)>, DbError> {
+        let pair = |row: Vec<String>| {
+            let mut row = row.into_iter();
+            Some((row.next()?, row.next()?))
+        };
+        Ok(self.text(sql).await?.into_iter().filter_map(pair).collect())
+    }
+
     /// The first row of a small result as text, with the names of its columns (lower case).
     pub async fn named(&mut self, sql: &str) -> Result<Vec<std::collections::HashMap<String, String>>, DbError> {
         let mut rows = self.query(sql).await?;

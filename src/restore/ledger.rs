@@ -268,16 +268,9 @@ pub async fn sleeping(session: &mut Session) -> Result<Vec<(String, String)>, Db
     if !is_there(session, "sleeping_events").await? {
         return Ok(Vec::new());
     }
-    let rows = session
-        .text("SELECT of_schema, event FROM planb.sleeping_events ORDER BY 1, 2")
-        .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            let mut row = row.into_iter();
-            Some((row.next()?, row.next()?))
-        })
-        .collect())
+    session
+        .pairs("SELECT of_schema, event FROM planb.sleeping_events ORDER BY 1, 2")
+        .await
 }
 
 pub async fn awake(session: &mut Session, schema: &str, event: &str) -> Result<(), DbError> {

@@ -1,6 +1,8 @@
 //! What follows the data: routines, views, triggers and events, statement by statement, with the definer of each where
 //! it can be changed. Pure.
 
+use memchr::memmem::find;
+
 use super::statements::{ScriptError, Splitter};
 use crate::dump::definition::{DEFINER_LINE, account};
 
@@ -365,10 +367,6 @@ fn characteristics_at(text: &[u8]) -> Option<usize> {
         at += 1;
     }
     None
-}
-
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
 }
 
 #[cfg(test)]

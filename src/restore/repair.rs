@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use memchr::memmem::find;
+
 use super::schema::{Table, identifier};
 
 /// What a target takes, as far as tables are concerned.
@@ -226,10 +228,6 @@ fn auto_increment_is_second(create: &[u8]) -> bool {
         }
     }
     true
-}
-
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
 }
 
 #[cfg(test)]

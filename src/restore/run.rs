@@ -31,7 +31,6 @@ pub struct Restore {
     pub backup: String,
     pub address: Address,
     pub definers: BTreeMap<String, String>,
-    pub source_identity: Option<String>,
     /// The application's accounts, to be made.
     pub accounts: Vec<Account>,
     /// Sessions that load at once.
@@ -346,7 +345,7 @@ impl Restore {
         let target = target::survey(session).await?;
         let wish = Wish {
             definers: self.definers.clone(),
-            source_identity: self.source_identity.clone(),
+            source_identity: None,
             own_schemas,
             accounts: self.accounts.clone(),
         };

@@ -155,21 +155,15 @@ pub async fn survey(session: &mut Session) -> Result<Target, AttemptError> {
 }
 
 async fn variables(session: &mut Session) -> Result<BTreeMap<String, String>, DbError> {
-    let rows = session
-        .text(
+    let pairs = session
+        .pairs(
             "SHOW VARIABLES WHERE Variable_name IN ('lower_case_table_names', 'log_bin', 'log_bin_trust_function_creators', \
              'sql_generate_invisible_primary_key', 'sql_require_primary_key', 'max_allowed_packet', \
              'disabled_storage_engines', 'read_only', 'super_read_only', 'innodb_flush_log_at_trx_commit', 'sync_binlog', \
              'innodb_redo_log_capacity', 'innodb_log_file_size')",
         )
         .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            let mut row = row.into_iter();
-            Some((row.next()?, row.next()?))
-        })
-        .collect())
+    Ok(pairs.into_iter().collect())
 }
 
 async fn lists(session: &mut Session, sql: &str) -> Result<Vec<String>, DbError> {
