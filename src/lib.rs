@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod dump;
 pub mod format;
 pub mod mysql;
+pub mod recovery;
 pub mod restore;
 pub mod secret;
 pub mod source;
