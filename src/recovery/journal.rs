@@ -78,6 +78,9 @@ fn readable(position: &Position) -> String {
     format!("{serving}, epoch {}, stage {}", standing.epoch(), standing.stage)
 }
 
+/// An entry with its digest, or why there is none; beside the name of its blob.
+type Read = (String, Result<(Entry, String), EntryError>);
+
 /// Names of entries by operation and number.
 type Names = BTreeMap<u64, BTreeMap<u64, String>>;
 
@@ -115,7 +118,10 @@ impl Journal {
         // What went before is told by the first entry, and must be what its own last one said.
         let before = operation.checked_sub(1).and_then(|before| names.get(&before));
         if let Some((number, name)) = before.and_then(|entries| entries.last_key_value()) {
-            let (last, digest) = self.entry(name).await?.map_err(|error| damaged(name, &error, &position))?;
+            let (last, digest) = self
+                .entry(name)
+                .await?
+                .map_err(|error| damaged(name, &error, &position))?;
             position.state.operations = last.operation;
             position.state.digest = digest;
             position.state.entries = *number;
@@ -127,7 +133,7 @@ impl Journal {
             }
         }
         let is_first = before.is_none();
-        let read: Vec<(String, Result<(Entry, String), EntryError>)> = stream::iter(entries.values().cloned())
+        let read: Vec<Read> = stream::iter(entries.values().cloned())
             .map(|name| async move {
                 let entry = self.entry(&name).await?;
                 Ok::<_, JournalError>((name, entry))
@@ -165,7 +171,10 @@ impl Journal {
             if self.store.properties(&name).await?.is_none() {
                 return Ok(position);
             }
-            let (entry, digest) = self.entry(&name).await?.map_err(|error| damaged(&name, &error, &position))?;
+            let (entry, digest) = self
+                .entry(&name)
+                .await?
+                .map_err(|error| damaged(&name, &error, &position))?;
             position = advance(position, &name, &entry, &digest)?;
         }
     }
@@ -217,7 +226,7 @@ impl Journal {
     pub async fn history(&self) -> Result<(Vec<Entry>, Vec<String>), JournalError> {
         let (_, names) = self.list().await?;
         let names: Vec<String> = names.into_values().flat_map(BTreeMap::into_values).collect();
-        let read: Vec<(String, Result<(Entry, String), EntryError>)> = stream::iter(names)
+        let read: Vec<Read> = stream::iter(names)
             .map(|name| async move {
                 let entry = self.entry(&name).await?;
                 Ok::<_, JournalError>((name, entry))
