@@ -12,13 +12,15 @@ const MAY_NAME: [(&str, &[&str]); 15] = [
     ("aws", &[]),
     (
         "backup",
-        &["clock", "config", "dump", "format", "mysql", "source", "store"],
+        &[
+            "clock", "config", "dump", "format", "mysql", "recovery", "source", "store",
+        ],
     ),
     (
         "cli",
         &[
-            "agent", "aws", "backup", "clock", "config", "doctor", "dump", "format", "mysql", "restore", "secret",
-            "source", "store",
+            "agent", "aws", "backup", "clock", "config", "doctor", "dump", "format", "mysql", "recovery", "restore",
+            "secret", "source", "steps", "store",
         ],
     ),
     ("clock", &[]),

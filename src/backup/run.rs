@@ -17,10 +17,13 @@ use super::entry::{BackupId, Entry, Standing};
 use super::lease::{self, Lease, Who};
 use super::shelf;
 use crate::clock::Clock;
-use crate::config::{Config, VerifySource};
+use crate::config::{Config, VerifySource, steps};
 use crate::dump::pipeline::{PipelineError, Progress};
 use crate::dump::{self, About, Attempt, AttemptError, Dumped, Naming, SourceFacts};
 use crate::mysql::{Address, DbError};
+use crate::recovery::journal::Journal;
+use crate::recovery::plan::Site;
+use crate::recovery::state as recovery;
 use crate::source::login::Finder;
 use crate::store::{BlobStore, StoreError, Upload};
 
@@ -80,6 +83,8 @@ pub struct Wanted {
     pub holder: String,
     /// Whatever the configuration says, have the server checksum every table.
     pub verify_source: bool,
+    /// The last one of a site that was fenced.
+    pub is_last: bool,
     /// Why another server is right under this site's name.
     pub accept_source_changed: Option<String>,
 }
@@ -286,7 +291,14 @@ impl Runner {
         )
         .await?;
         let clock_offset = self.clock_offset().await?;
-        let shelf = shelf::list(self.store.as_ref(), &config.store.prefix, &config.service.name).await?;
+        let standing = self.standing(wanted).await?;
+        let shelf = shelf::list(
+            self.store.as_ref(),
+            &config.store.prefix,
+            &config.service.name,
+            &standing,
+        )
+        .await?;
         let newest = shelf
             .iter()
             .filter(|entry| entry.standing == Standing::Good)
@@ -323,6 +335,8 @@ impl Runner {
             clock_offset,
             verify_source,
             run_id: &run_id,
+            wanted,
+            epoch: standing.epoch(),
         };
         let (dumped, committed_at) = self
             .dump_and_commit(&making, progress, observer, cancel, holding)
@@ -348,6 +362,35 @@ impl Runner {
         })
     }
 
+    fn protects(&self) -> Site {
+        match self.config.service.protects {
+            steps::Site::Primary => Site::Primary,
+            steps::Site::Standby => Site::Standby,
+        }
+    }
+
+    /// What the journal says, if it lets this site publish.
+    async fn standing(&self, wanted: &Wanted) -> Result<recovery::Standing, RunError> {
+        let known = Journal::new(Arc::clone(&self.control), &self.key()).known().await?;
+        if let Some(damage) = known.damage {
+            tracing::error!(
+                damage,
+                "the journal of failovers is damaged; going by what it said before"
+            );
+        }
+        let here = self.protects();
+        let serves = match known.standing.serving {
+            Some(site) => site == here,
+            // Fenced, and nobody opened yet: what is there is worth keeping, if whoever fenced it asks.
+            None => wanted.is_last,
+        };
+        if serves {
+            Ok(known.standing)
+        } else {
+            Err(RunError::NotServing(here))
+        }
+    }
+
     async fn dump_and_commit(
         &self,
         making: &Making<'_>,
@@ -360,7 +403,7 @@ impl Runner {
         let about = About {
             service: config.service.name.clone(),
             site: config.service.site.clone(),
-            epoch: 0,
+            epoch: making.epoch,
         };
         let attempt = Attempt {
             address: making.address,
@@ -387,6 +430,10 @@ impl Runner {
         })?;
         // The last look before anything becomes visible.
         holding.lease.confirm().await?;
+        // Whoever took the service over meanwhile must not find a newer backup of a site that no longer serves.
+        if self.standing(making.wanted).await?.epoch() != making.epoch {
+            return Err(RunError::NotServing(self.protects()));
+        }
         holding.staged.commit_begins(Committing {
             id: BackupId::at(dumped.index.summary.consistent_at),
             name: upload.name.clone(),
@@ -521,4 +568,7 @@ struct Making<'a> {
     clock_offset: SignedDuration,
     verify_source: bool,
     run_id: &'a str,
+    wanted: &'a Wanted,
+    /// In force when the attempt began.
+    epoch: u64,
 }

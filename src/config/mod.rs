@@ -49,6 +49,8 @@ pub struct Service {
     pub name: String,
     /// Where this agent's source stands, e.g. `aws-seoul`; default `primary`. Same alphabet.
     pub site: String,
+    /// Which of the two sites `[source]` is. Default: the primary.
+    pub protects: steps::Site,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::event::{By, Entry, EntryError, Event};
-use super::state::{Illegal, State};
+use super::state::{Illegal, Standing, State};
 use crate::store::{BlobStore, Condition, StoreError};
 
 /// Entries read at once.
@@ -34,6 +34,16 @@ pub struct Position {
     pub generation: u32,
     /// When the last entry was written.
     pub at: Option<Timestamp>,
+}
+
+/// What concerns whoever makes, lists or removes backups.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Known {
+    pub standing: Standing,
+    /// An operation is under way.
+    pub is_open: bool,
+    /// The journal is damaged: this is what it said before that.
+    pub damage: Option<String>,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -217,6 +227,24 @@ impl Journal {
             },
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What can be said of who serves, damaged or not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn known(&self) -> Result<Known, StoreError> {
+        let (position, damage) = match self.read().await {
+            Ok(position) => (position, None),
+            Err(JournalError::Store(error)) => return Err(error),
+            Err(JournalError::Damaged { blob, detail, good }) => (*good, Some(format!("{blob}: {detail}"))),
+            Err(JournalError::Illegal(_) | JournalError::Raced) => return Ok(Known::default()),
+        };
+        Ok(Known {
+            is_open: position.state.open().is_some() || damage.is_some(),
+            standing: position.state.standing,
+            damage,
+        })
     }
 
     /// Every entry of every operation, oldest first; what cannot be read is left out and told.
