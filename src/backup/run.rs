@@ -17,17 +17,15 @@ use super::entry::{BackupId, Entry, Standing};
 use super::lease::{self, Lease, Who};
 use super::shelf;
 use crate::clock::Clock;
-use crate::config::{Config, VerifySource, steps};
+use crate::config::{Config, VerifySource};
 use crate::dump::pipeline::{PipelineError, Progress};
 use crate::dump::{self, About, Attempt, AttemptError, Dumped, Naming, SourceFacts};
 use crate::mysql::{Address, DbError};
-use crate::recovery::journal::Journal;
-use crate::recovery::plan::Site;
-use crate::recovery::state as recovery;
 use crate::source::login::Finder;
 use crate::store::{BlobStore, StoreError, Upload};
 
 mod error;
+mod reign;
 
 pub use error::RunError;
 
@@ -362,35 +360,6 @@ impl Runner {
         })
     }
 
-    fn protects(&self) -> Site {
-        match self.config.service.protects {
-            steps::Site::Primary => Site::Primary,
-            steps::Site::Standby => Site::Standby,
-        }
-    }
-
-    /// What the journal says, if it lets this site publish.
-    async fn standing(&self, wanted: &Wanted) -> Result<recovery::Standing, RunError> {
-        let known = Journal::new(Arc::clone(&self.control), &self.key()).known().await?;
-        if let Some(damage) = known.damage {
-            tracing::error!(
-                damage,
-                "the journal of failovers is damaged; going by what it said before"
-            );
-        }
-        let here = self.protects();
-        let serves = match known.standing.serving {
-            Some(site) => site == here,
-            // Fenced, and nobody opened yet: what is there is worth keeping, if whoever fenced it asks.
-            None => wanted.is_last,
-        };
-        if serves {
-            Ok(known.standing)
-        } else {
-            Err(RunError::NotServing(here))
-        }
-    }
-
     async fn dump_and_commit(
         &self,
         making: &Making<'_>,
@@ -430,10 +399,7 @@ impl Runner {
         })?;
         // The last look before anything becomes visible.
         holding.lease.confirm().await?;
-        // Whoever took the service over meanwhile must not find a newer backup of a site that no longer serves.
-        if self.standing(making.wanted).await?.epoch() != making.epoch {
-            return Err(RunError::NotServing(self.protects()));
-        }
+        self.reigns_still(making.wanted, making.epoch).await?;
         holding.staged.commit_begins(Committing {
             id: BackupId::at(dumped.index.summary.consistent_at),
             name: upload.name.clone(),
