@@ -26,8 +26,10 @@ use crate::store::{BlobStore, StoreError, Upload};
 
 mod error;
 mod reign;
+mod summary;
 
 pub use error::RunError;
+pub use summary::RunSummary;
 
 /// Clocks that differ by less are taken for equal: the store tells whole seconds only.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
@@ -39,29 +41,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 const LEASE_FOR: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// What a finished run has to tell: one line in the log, one object in JSON.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunSummary {
-    pub id: BackupId,
-    pub consistent_at: Timestamp,
-    pub committed_at: Timestamp,
-    pub rows: u64,
-    pub tables: u64,
-    pub raw_bytes: u64,
-    pub stored_bytes: u64,
-    /// Of the attempt that was committed.
-    pub duration: Duration,
-    /// How long the source was locked for the snapshot.
-    pub locked: Duration,
-    pub attempts: u32,
-    pub way: crate::format::index::Way,
-    pub sessions: u32,
-    /// How often a reader gave way to somebody who waited.
-    pub yields: u64,
-    pub notes: Vec<String>,
-    pub digest: String,
-}
 
 /// Everything a run needs; made once, used for every run.
 pub struct Runner {
