@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
@@ -20,15 +20,17 @@ use crate::backup::verify;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
 use crate::restore::accounts::Account;
-use crate::restore::compare::{Comparison, compare};
+use crate::restore::compare::compare;
 use crate::restore::events;
 use crate::restore::ledger::Phase;
 use crate::restore::load::Progress;
 use crate::restore::plan::Plan;
-use crate::restore::run::{Observer, Restore, Restored};
+use crate::restore::run::{Observer, Restore};
 use crate::secret::resolver::Resolver;
 mod foreign;
 mod input;
+mod replace;
+mod told;
 
 use input::Input;
 
@@ -40,7 +42,10 @@ const SESSIONS: u16 = 4;
     after_help = "Everything that stands in the way is found before the first row is loaded, and told together (exit 3).\n\
     Killed or cut off, the same command goes on where it was (exit 4 says so). Events arrive disabled.\n\
     A dump of mysqldump or mariadb-dump is taken too; it cannot be gone on with, so begin it anew with --start-over.\n\n\
-    Examples:\n  planb restore --verify\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
+    --replace loads beside what is there, compares every table with the backup, and only then swaps all tables in one\n\
+    statement. Views and routines are missing for the moment between; tables are not. Killed anywhere, the same command goes\n\
+    on, and --roll-back goes back. What was replaced is kept until --drop-old.\n\n\
+    Examples:\n  planb restore --verify\n  planb restore --replace --plan\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
 )]
 pub struct RestoreArgs {
     /// Backup id as `planb backups` lists it, or a backup or dump (.sql.gz, .sql) elsewhere: a file on this machine, - for
@@ -61,6 +66,15 @@ pub struct RestoreArgs {
     /// Throw away what an unfinished restore left on the server, and begin anew
     #[arg(long)]
     start_over: bool,
+    /// Replace what is there under the backup's schemas; it is kept as planb_old_… until --drop-old
+    #[arg(long)]
+    replace: bool,
+    /// Restore nothing: put back what a restore with --replace, finished or not, has replaced
+    #[arg(long, conflicts_with_all = ["backup", "plan", "verify", "start_over", "replace", "definer", "database", "accounts", "drop_old", "enable_events"])]
+    roll_back: bool,
+    /// Restore nothing: drop what a finished --replace or --roll-back has kept
+    #[arg(long, conflicts_with_all = ["backup", "plan", "verify", "start_over", "replace", "definer", "database", "accounts", "enable_events"])]
+    drop_old: bool,
     /// Give what belongs to one account to another, e.g. app@%=app@10.1.%
     #[arg(long, value_name = "OLD=NEW")]
     definer: Vec<String>,
@@ -71,13 +85,13 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
     sessions: u16,
     /// Restore nothing: enable the events that a finished restore left disabled
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "replace", "definer", "database", "accounts"])]
     enable_events: bool,
 }
 
 pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     let target = args.target.target();
-    let (input, config) = if args.enable_events {
+    let (input, config) = if args.enable_events || args.roll_back || args.drop_old {
         (None, None)
     } else {
         let (input, config) = input::find(common, args.backup.as_deref()).await?;
@@ -92,6 +106,12 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         .as_ref()
         .map_or_else(|| Resolver::new(None), Resolver::for_config);
     let address = target.address(config.as_ref(), &resolver).await?;
+    if args.roll_back {
+        return replace::roll_back(&address, common.json).await;
+    }
+    if args.drop_old {
+        return replace::drop_old(&address, common.json).await;
+    }
     if args.enable_events {
         let woken = events::wake(&address)
             .await
@@ -243,12 +263,13 @@ impl Job<'_> {
             accounts: self.accounts.clone(),
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,
+            replace: self.args.replace,
             trial: false,
             instead_of: instead_of.clone(),
         };
         if self.args.plan {
             let plan = restore.plan().await?;
-            print_plan(&backup, &restore, &plan, json);
+            told::print_plan(&backup, &restore, &plan, json);
             return Ok(());
         }
         let progress = Arc::new(Progress::default());
@@ -265,9 +286,9 @@ impl Job<'_> {
             None
         };
         if json {
-            println!("{}", restored_json(&backup, &restore, &restored, compared.as_ref()));
+            println!("{}", told::restored_json(&backup, &restore, &restored, compared.as_ref()));
         } else {
-            print_restored(&backup, &restore, &restored);
+            told::print_restored(&backup, &restore, &restored);
             if let Some(compared) = compared.as_ref().filter(|compared| compared.differences.is_empty()) {
                 println!(
                     "verified in {:.1} s: {} tables, {} rows and {} views, routines, triggers and events are those of the backup",
@@ -309,123 +330,6 @@ impl Job<'_> {
     }
 }
 
-fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
-    let summary = &restore.archive.index.summary;
-    let deferred = plan
-        .tables
-        .iter()
-        .filter(|table| !table.deferred.keys.is_empty())
-        .count();
-    if json {
-        let value = json!({
-            "v": 1,
-            "way": "planb",
-            "backup": backup,
-            "consistent_at": present::rfc3339(summary.consistent_at),
-            "schemas": summary.schemas,
-            "tables": plan.tables.len(),
-            "rows": summary.rows,
-            "raw_bytes": summary.raw_bytes,
-            "keys_built_afterwards": deferred,
-            "repairs": plan.repairs,
-            "accounts": plan.accounts,
-        });
-        println!("{value}");
-        return;
-    }
-    println!(
-        "{backup}, consistent at {}: {} tables, {} rows, {} of SQL, schemas {}",
-        present::time(summary.consistent_at),
-        plan.tables.len(),
-        summary.rows,
-        present::bytes(summary.raw_bytes),
-        summary.schemas.join(", "),
-    );
-    println!(
-        "would be restored to {}:{}, nothing stands against it.",
-        restore.address.host, restore.address.port
-    );
-    println!("secondary keys of {deferred} tables are built after their rows; events arrive disabled.");
-    for repair in &plan.repairs {
-        println!("changed on the way: {repair}");
-    }
-    for account in &plan.accounts {
-        println!("account {account}");
-    }
-}
-
-fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared: Option<&Comparison>) -> Value {
-    let phases: serde_json::Map<String, Value> = restored
-        .phases
-        .iter()
-        .map(|(phase, took)| (format!("{}_seconds", phase.name()), json!(took.as_secs_f64())))
-        .collect();
-    json!({
-        "v": 1,
-        "way": "planb",
-        "backup": backup,
-        "digest": restore.archive.digest,
-        "consistent_at": present::rfc3339(restore.archive.index.summary.consistent_at),
-        "server": restored.server,
-        "tables": restored.tables,
-        "rows": restored.rows,
-        "raw_bytes": restored.raw_bytes,
-        "stored_bytes": restored.stored_bytes,
-        "duration_seconds": restored.duration.as_secs_f64(),
-        "phases": phases,
-        "repairs": restored.repairs,
-        "sleeping_events": restored.sleeping_events,
-        "accounts": accounts::json(&restored.accounts),
-        "resumed": restored.resumed,
-        "retries": restored.retries,
-        "verified": compared.map(|compared| json!({
-            "tables": compared.tables,
-            "rows": compared.rows,
-            "objects": compared.objects,
-            "duration_seconds": compared.duration.as_secs_f64(),
-            "differences": compared.differences,
-        })),
-        "peak_memory_bytes": super::backup::peak_memory_bytes(),
-    })
-}
-
-fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
-    let parts: Vec<String> = restored
-        .phases
-        .iter()
-        .map(|(phase, took)| format!("{} {:.1} s", phase.name(), took.as_secs_f64()))
-        .collect();
-    println!(
-        "{backup} is on {}:{} ({}): {} rows in {} tables, {:.1} s ({}){}",
-        restore.address.host,
-        restore.address.port,
-        restored.server,
-        restored.rows,
-        restored.tables,
-        restored.duration.as_secs_f64(),
-        parts.join(", "),
-        if restored.resumed {
-            ", an interrupted restore gone on with"
-        } else {
-            ""
-        },
-    );
-    println!(
-        "data as of {}",
-        present::time(restore.archive.index.summary.consistent_at)
-    );
-    for repair in &restored.repairs {
-        println!("changed on the way: {repair}");
-    }
-    accounts::print(&restored.accounts);
-    if restored.sleeping_events > 0 {
-        println!(
-            "{} events are disabled; when this server takes over: planb restore --enable-events, with --to and --password as here",
-            restored.sleeping_events
-        );
-    }
-}
-
 /// A progress bar on a terminal, nothing elsewhere.
 struct Bar {
     bar: ProgressBar,
@@ -462,6 +366,13 @@ impl Observer for Bar {
         for repair in &plan.repairs {
             self.bar.println(format!("changed on the way: {repair}"));
         }
+        if let Some(replacing) = &plan.replacing {
+            self.bar.println(format!(
+                "replacing {}: some {} more are needed while old and new stand side by side",
+                replacing.schemas.join(", "),
+                present::bytes(replacing.needed_bytes)
+            ));
+        }
     }
 
     fn entered(&self, phase: Phase) {
@@ -470,8 +381,10 @@ impl Observer for Bar {
             Phase::Schema => "making tables",
             Phase::Data => "loading rows",
             Phase::Keys => "building keys",
+            Phase::Check => "comparing with the backup",
+            Phase::Swap => "old and new change places",
             Phase::Programs => "routines, views, triggers, events",
-            Phase::Finishing | Phase::Done => "",
+            Phase::Finishing | Phase::RollingBack | Phase::Done => "",
         });
     }
 }

@@ -125,6 +125,7 @@ async fn trial(archive: Archive, backup: &str, address: &Address) -> Result<Tria
         accounts: Vec::new(),
         sessions: SESSIONS,
         start_over: false,
+        replace: false,
         trial: true,
         instead_of: BTreeSet::new(),
     };

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::RestoreError;
 use super::programs::{self, Item};
+use super::replace::names::Naming;
 use super::schema::Schema;
 use crate::backup::archive::Archive;
 use crate::dump::catalog;
@@ -45,6 +46,31 @@ pub async fn compare(
     sessions: usize,
     cancel: &CancellationToken,
 ) -> Result<Comparison, RestoreError> {
+    look(address, archive, &Naming::default(), true, sessions, cancel).await
+}
+
+/// Compares tables that were loaded, under the names they have until everything else is made.
+///
+/// # Errors
+/// As [`compare`].
+pub async fn loaded(
+    address: &Address,
+    archive: &Archive,
+    naming: &Naming,
+    sessions: usize,
+    cancel: &CancellationToken,
+) -> Result<Comparison, RestoreError> {
+    look(address, archive, naming, false, sessions, cancel).await
+}
+
+async fn look(
+    address: &Address,
+    archive: &Archive,
+    naming: &Naming,
+    with_objects: bool,
+    sessions: usize,
+    cancel: &CancellationToken,
+) -> Result<Comparison, RestoreError> {
     let begun = Instant::now();
     let mut session = address.connect().await?;
     let dialect = dialect_of(&mut session).await?;
@@ -60,11 +86,12 @@ pub async fn compare(
         }
     };
     let definitions = Schema::parse(&archive.member(0).await?)?;
+    let in_schema = |name: &str| stored(naming.loading(name));
     let own_key: BTreeSet<(String, String)> = definitions
         .tables
         .iter()
         .filter(|table| memchr::memmem::find(&table.create, format!("`{GENERATED_KEY}`").as_bytes()).is_some())
-        .map(|table| (stored(&table.schema), stored(&table.name)))
+        .map(|table| (in_schema(&table.schema), stored(&table.name)))
         .collect();
 
     let mut result = Comparison {
@@ -75,7 +102,7 @@ pub async fn compare(
     let mut objects = BTreeSet::new();
     let mut rules = BTreeMap::new();
     for schema in &archive.index.summary.schemas {
-        let found = catalog::schema(&mut session, &dialect, &stored(schema)).await?;
+        let found = catalog::schema(&mut session, &dialect, &in_schema(schema)).await?;
         for definition in [&found.views, &found.routines, &found.triggers, &found.events]
             .into_iter()
             .flatten()
@@ -83,7 +110,7 @@ pub async fn compare(
             objects.insert((stored(schema), definition.kind.to_lowercase(), stored(&definition.name)));
         }
         for definition in &found.table_definitions {
-            rules.insert((stored(schema), stored(&definition.name)), rules_of(&definition.create));
+            rules.insert((in_schema(schema), stored(&definition.name)), rules_of(&definition.create));
         }
         for mut table in found.tables {
             let place = (table.schema.clone(), table.name.clone());
@@ -95,7 +122,12 @@ pub async fn compare(
     }
     session.close().await;
 
-    let (wanted, passing) = wanted_objects(archive, &stored).await?;
+    let (wanted, passing) = if with_objects {
+        wanted_objects(archive, &stored).await?
+    } else {
+        objects.clear();
+        (BTreeSet::new(), BTreeSet::new())
+    };
     result.objects = wanted.len();
     for object in wanted.difference(&objects) {
         // An event whose time has passed since is kept by no server.
@@ -105,9 +137,9 @@ pub async fn compare(
         }
     }
     for table in &definitions.tables {
-        let place = (stored(&table.schema), stored(&table.name));
+        let place = (in_schema(&table.schema), stored(&table.name));
         let Some(found) = rules.get(&place) else { continue };
-        let wanted = rules_of(&table.create);
+        let wanted = rules_of(&naming.references(&table.create));
         for rule in wanted.difference(found) {
             result
                 .differences
@@ -122,7 +154,7 @@ pub async fn compare(
 
     let mut jobs = Vec::new();
     for record in &archive.index.summary.tables {
-        match there.remove(&(stored(&record.schema), stored(&record.table))) {
+        match there.remove(&(in_schema(&record.schema), stored(&record.table))) {
             Some(table) => jobs.push((record.clone(), table)),
             None => result
                 .differences

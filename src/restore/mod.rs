@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod after;
+mod build;
 pub mod compare;
 pub mod complete;
 pub mod contents;
@@ -21,6 +22,7 @@ pub mod logins;
 pub mod plan;
 pub mod programs;
 pub mod repair;
+pub mod replace;
 pub mod run;
 pub mod schema;
 pub mod statements;

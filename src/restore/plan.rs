@@ -4,8 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{self, Account};
-use super::programs::{Item, Owner};
+use super::programs::Item;
+pub use super::programs::Owner;
 use super::repair::{self, Mended, Takes};
+use super::replace::judge::{self, Replacing};
+use super::replace::names::Naming;
+use super::replace::survey::Standing;
 use super::schema::{self, Deferred, Schema};
 use super::target::Target;
 use crate::format::index::{MemberKind, MemberRecord, Summary};
@@ -36,6 +40,8 @@ pub struct Wish {
     pub own_schemas: BTreeSet<String>,
     /// The application's accounts, to be made.
     pub accounts: Vec<Account>,
+    /// What is there is to be replaced, and kept; none: there must be nothing.
+    pub replaces: Option<Standing>,
 }
 
 /// What will be done.
@@ -53,10 +59,14 @@ pub struct Plan {
     pub accounts: Vec<String>,
     /// Statements longer than this are sent in parts.
     pub longest_statement_bytes: usize,
+    /// Names of schemas until their rows are in; those of `databases`, `sequences` and `tables` are these.
+    pub naming: Naming,
+    pub replacing: Option<Replacing>,
 }
 
 #[derive(Debug, Clone)]
 pub struct PlannedTable {
+    /// As it is called while it is loaded.
     pub schema: String,
     pub name: String,
     pub deferred: Deferred,
@@ -123,6 +133,7 @@ pub fn judge(backup: Backup<'_>, target: &Target, wish: &Wish) -> (Plan, Vec<Str
     if target.lower_case_names {
         lower_case(backup, &mut plan, &mut problems);
     }
+    problems.extend(judge::replacing(backup, target, wish, &mut plan));
     (plan, problems)
 }
 
@@ -167,9 +178,10 @@ fn against(backup: Backup<'_>, target: &Target, wish: &Wish) -> Vec<String> {
             target.occupied.contains(&stored) && !wish.own_schemas.contains(&stored)
         })
         .collect();
-    if !held.is_empty() {
+    if !held.is_empty() && wish.replaces.is_none() {
         problems.push(format!(
-            "the target already holds {}; restore to an empty server, or drop what is there",
+            "the target already holds {}; restore to an empty server, or replace it, keeping what is there under planb_old_…: \
+             --replace",
             held.join(", ")
         ));
     }
