@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Every module at the top of `src`, and which others its files may name. What is not listed is not allowed: `agent`
 /// and `cli` stand above everything, so nobody below can come to depend on being run by them.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 15] = [
     ("agent", &["backup", "clock", "config"]),
     ("aws", &[]),
     (
@@ -25,6 +25,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     ("config", &["secret"]),
     ("doctor", &["backup", "dump", "format", "mysql", "restore"]),
     ("dump", &["clock", "config", "format", "mysql", "store"]),
+    ("fence", &["dump", "mysql", "secret"]),
     ("format", &[]),
     ("mysql", &["config", "secret"]),
     (
@@ -53,7 +54,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 20] = [
+const PURE: [&str; 21] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -65,6 +66,7 @@ const PURE: [&str; 20] = [
     "src/dump/definition.rs",
     "src/dump/placement.rs",
     "src/dump/script.rs",
+    "src/fence/ladder.rs",
     "src/restore/accounts.rs",
     "src/restore/plan.rs",
     "src/restore/programs.rs",
