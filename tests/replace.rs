@@ -20,7 +20,15 @@ fn restorer(target: &Endpoint) -> String {
 }
 
 fn arguments<'a>(to: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let place = ["restore", "--to", to, "--password", "env:PLANB_SOURCE_PASSWORD", "--tls", "off"];
+    let place = [
+        "restore",
+        "--to",
+        to,
+        "--password",
+        "env:PLANB_SOURCE_PASSWORD",
+        "--tls",
+        "off",
+    ];
     [&["--json"], &place[..], more].concat()
 }
 
@@ -80,7 +88,8 @@ fn other_content(target: &Server) {
 }
 
 fn schemas_like(target: &Endpoint, pattern: &str) -> String {
-    let sql = format!("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '{pattern}' ORDER BY 1");
+    let sql =
+        format!("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '{pattern}' ORDER BY 1");
     target.sql(&sql).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -99,7 +108,10 @@ fn hard_over_hard(flavor: Flavor) {
     let wanted = asleep(census(&source, &HARD));
 
     let said = planb.fails(3, &arguments(&to, &[]));
-    assert!(said.contains("already holds hard") && said.contains("--replace"), "{said}");
+    assert!(
+        said.contains("already holds hard") && said.contains("--replace"),
+        "{said}"
+    );
     let plan = planb.json(&arguments(&to, &["--replace", "--plan"]));
     assert_eq!(plan["replaces"]["schemas"].as_array().map(Vec::len), Some(3), "{plan}");
     assert!(plan["replaces"]["needed_bytes"].as_u64() > Some(0), "{plan}");

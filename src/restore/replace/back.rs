@@ -65,7 +65,10 @@ pub async fn drop_old(address: &Address, cancel: &CancellationToken) -> Result<V
         let mut control = address.connect().await?;
         locks::bound(&mut control).await?;
         let records = ledger::records(&mut control).await?;
-        if let Some(record) = records.iter().find(|record| record.phase != Phase::Done && !record.trial) {
+        if let Some(record) = records
+            .iter()
+            .find(|record| record.phase != Phase::Done && !record.trial)
+        {
             return Err(record.as_unfinished());
         }
         let kept = keep::kept(&mut control).await?;
@@ -77,7 +80,10 @@ pub async fn drop_old(address: &Address, cancel: &CancellationToken) -> Result<V
         let mut dropped = Vec::new();
         for kept in kept {
             let place = kept.place();
-            match control.execute(format!("DROP DATABASE IF EXISTS {}", identifier(&place))).await {
+            match control
+                .execute(format!("DROP DATABASE IF EXISTS {}", identifier(&place)))
+                .await
+            {
                 Err(DbError::LockWait { .. }) => return Err(RestoreError::InUse(format!(" ({place})"))),
                 done => done?,
             }
@@ -95,7 +101,11 @@ pub async fn drop_old(address: &Address, cancel: &CancellationToken) -> Result<V
 /// The restore that a roll back is about.
 async fn to_take_back(control: &mut Session) -> Result<Record, RestoreError> {
     let records = ledger::records(control).await?;
-    let unfinished = || records.iter().filter(|record| record.phase != Phase::Done && !record.trial);
+    let unfinished = || {
+        records
+            .iter()
+            .filter(|record| record.phase != Phase::Done && !record.trial)
+    };
     if let Some(record) = unfinished().find(|record| record.replaces()) {
         return Ok(record.clone());
     }
@@ -328,7 +338,9 @@ fn in_order<'a>(absent: Vec<(KeptDefinition, &'a Kept)>) -> Vec<(KeptDefinition,
     let order = definition::order_views(views.iter().map(|(kept, _)| kept.definition.clone()).collect());
     let mut views: Vec<Option<(KeptDefinition, &'a Kept)>> = views.into_iter().map(Some).collect();
     let views = order.into_iter().filter_map(|definition| {
-        let slot = views.iter_mut().find(|slot| slot.as_ref().is_some_and(|(kept, _)| kept.definition == definition))?;
+        let slot = views
+            .iter_mut()
+            .find(|slot| slot.as_ref().is_some_and(|(kept, _)| kept.definition == definition))?;
         slot.take()
     });
     let views: Vec<_> = views.collect();

@@ -89,7 +89,9 @@ pub async fn kept(session: &mut Session) -> Result<Vec<Kept>, DbError> {
         return Ok(Vec::new());
     }
     let rows = session
-        .table("SELECT of_schema, digest, backup, collation_name, stands, definition FROM planb.kept_schemas ORDER BY 1")
+        .table(
+            "SELECT of_schema, digest, backup, collation_name, stands, definition FROM planb.kept_schemas ORDER BY 1",
+        )
         .await?;
     Ok(rows
         .into_iter()
@@ -116,8 +118,21 @@ pub async fn definitions(session: &mut Session, schema: &str) -> Result<Vec<Kept
     );
     let mut kept = Vec::new();
     for row in session.table(&sql).await? {
-        let Some([kind, name, position, create, sql_mode, client, connection, database, zone, unusable, asleep]) =
-            cells(row)
+        let Some(
+            [
+                kind,
+                name,
+                position,
+                create,
+                sql_mode,
+                client,
+                connection,
+                database,
+                zone,
+                unusable,
+                asleep,
+            ],
+        ) = cells(row)
         else {
             continue;
         };
@@ -270,7 +285,9 @@ pub async fn look(session: &mut Session, reals: &[String]) -> Result<BTreeMap<St
         Vec::new()
     };
     let of = |schema: &str| {
-        let tables = rows.iter().filter(|row| row.first().is_some_and(|known| known == schema));
+        let tables = rows
+            .iter()
+            .filter(|row| row.first().is_some_and(|known| known == schema));
         tables.filter_map(|row| row.get(1).cloned()).collect::<BTreeSet<_>>()
     };
     let sides = reals.iter().map(|real| {

@@ -101,13 +101,7 @@ impl Swap<'_> {
         if let Err(RestoreError::InUse(_)) = &renamed {
             // Whoever writes goes on doing so: with the triggers that were there.
             let old = kept.iter().map(|(old, _)| old.clone()).collect::<Vec<_>>();
-            let put = back::put_back(
-                &mut hands.careful,
-                &mut hands.reader,
-                &hands.dialect,
-                self.target,
-                &old,
-            );
+            let put = back::put_back(&mut hands.careful, &mut hands.reader, &hands.dialect, self.target, &old);
             if let Err(error) = put.await {
                 tracing::warn!(%error, "not every trigger, view, routine and event could be put back; --roll-back tries again");
             }
@@ -186,7 +180,11 @@ impl Swap<'_> {
         if self.target.version.family == Family::MariaDb {
             self.settle_defaults(hands).await?;
         }
-        let creates: Vec<(String, &[u8])> = hands.creates.iter().map(|(real, create)| (real.clone(), *create)).collect();
+        let creates: Vec<(String, &[u8])> = hands
+            .creates
+            .iter()
+            .map(|(real, create)| (real.clone(), *create))
+            .collect();
         for (real, create) in creates {
             if let Some(sql) = keep::alter_database(create, &real) {
                 hands.careful.run(sql).await?;
