@@ -224,7 +224,14 @@ impl Executor {
         let accounts = self.application().await?;
         let mut session = address.connect().await.map_err(db_error)?;
         mark(&mut session, task).await?;
-        set_locked(&mut session, &accounts, false).await?;
+        let lifted = match server.site {
+            // What a fence locked there is unlocked, and nothing else.
+            Site::Primary => Some(self.lift(task, server).await?),
+            Site::Standby => {
+                set_locked(&mut session, &accounts, false).await?;
+                None
+            }
+        };
         session.close().await;
         let woken = events::wake(&address).await.map_err(restore_error)?;
         let gone = match woken.gone.len() {
