@@ -14,3 +14,4 @@ pub mod restore;
 pub mod secret;
 pub mod source;
 pub mod store;
+pub mod terraform;
