@@ -53,7 +53,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 20] = [
+const PURE: [&str; 22] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -66,6 +66,8 @@ const PURE: [&str; 20] = [
     "src/dump/placement.rs",
     "src/dump/script.rs",
     "src/restore/accounts.rs",
+    "src/restore/normal.rs",
+    "src/restore/parameters.rs",
     "src/restore/plan.rs",
     "src/restore/programs.rs",
     "src/restore/repair.rs",

@@ -17,6 +17,7 @@ mod doctor;
 mod failure;
 mod open;
 mod present;
+mod proof;
 mod prune;
 mod restore;
 mod standby;

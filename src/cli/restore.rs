@@ -1,13 +1,10 @@
 //! `planb restore`: a backup into a database.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -15,21 +12,25 @@ use super::failure::Failure;
 use super::target::{Target, TargetArgs};
 use super::{Common, accounts, open, present};
 use crate::backup::archive::Archive;
-use crate::backup::entry::{Entry, Standing};
+use crate::backup::entry::{Entry, Standing, good_ones};
 use crate::backup::verify;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
 use crate::restore::accounts::Account;
 use crate::restore::compare::{Comparison, compare};
-use crate::restore::events;
-use crate::restore::ledger::Phase;
 use crate::restore::load::Progress;
-use crate::restore::plan::Plan;
-use crate::restore::run::{Observer, Restore, Restored};
+use crate::restore::parameters::Change;
+use crate::restore::plan::{Plan, Wish};
+use crate::restore::run::{Restore, Restored};
 use crate::secret::resolver::Resolver;
+
+mod apart;
+mod bar;
 mod foreign;
 mod input;
 
+use apart::{enable_events, untune};
+use bar::Bar;
 use input::Input;
 
 /// Sessions that load at once: more than a small server has cores gain nothing.
@@ -58,6 +59,9 @@ pub struct RestoreArgs {
     /// Make the accounts of [[accounts]] too, with their rights, and try each one's login
     #[arg(long)]
     accounts: bool,
+    /// Change server parameters for the time of the load, as far as the account may, and set them back afterwards
+    #[arg(long)]
+    tune: bool,
     /// Throw away what an unfinished restore left on the server, and begin anew
     #[arg(long)]
     start_over: bool,
@@ -71,13 +75,16 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
     sessions: u16,
     /// Restore nothing: enable the events that a finished restore left disabled
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts", "tune"])]
     enable_events: bool,
+    /// Restore nothing: set back the parameters that a killed restore with --tune left changed
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts", "tune", "enable_events"])]
+    untune: bool,
 }
 
 pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     let target = args.target.target();
-    let (input, config) = if args.enable_events {
+    let (input, config) = if args.enable_events || args.untune {
         (None, None)
     } else {
         let (input, config) = input::find(common, args.backup.as_deref()).await?;
@@ -93,21 +100,10 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         .map_or_else(|| Resolver::new(None), Resolver::for_config);
     let address = target.address(config.as_ref(), &resolver).await?;
     if args.enable_events {
-        let woken = events::wake(&address)
-            .await
-            .map_err(|error| Failure::failed(error.to_string()))?;
-        if common.json {
-            println!(
-                "{}",
-                json!({"v": 1, "enabled_events": woken.enabled, "gone_events": woken.gone})
-            );
-        } else {
-            println!("{} events enabled", woken.enabled);
-            for event in &woken.gone {
-                println!("event {event} is gone: its time has passed, or somebody dropped it");
-            }
-        }
-        return Ok(());
+        return enable_events(common, &address).await;
+    }
+    if args.untune {
+        return untune(common, &address).await;
     }
     let definers = definers(&args.definer)?;
     let accounts = match &config {
@@ -172,10 +168,7 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
 /// The backup that was asked for; or the newest good ones, newest first, so that a damaged one is passed over.
 fn candidates<'a>(entries: &'a [Entry], id: Option<&str>, store: &str) -> Result<Vec<&'a Entry>, Failure> {
     let Some(id) = id else {
-        let good: Vec<&Entry> = entries
-            .iter()
-            .filter(|entry| entry.standing == Standing::Good)
-            .collect();
+        let good = good_ones(entries);
         return if good.is_empty() {
             Err(Failure::failed(format!(
                 "there is no good backup in {store}; planb backups shows what there is"
@@ -244,6 +237,7 @@ impl Job<'_> {
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,
             trial: false,
+            tune: self.args.tune,
             instead_of: instead_of.clone(),
         };
         if self.args.plan {
@@ -260,7 +254,12 @@ impl Job<'_> {
         let restored = result?;
         let compared = if self.args.verify {
             let sessions = usize::from(self.args.sessions);
-            Some(compare(&restore.address, &restore.archive, sessions, &self.cancel).await?)
+            let wish = Wish {
+                definers: self.definers.clone(),
+                accounts: self.accounts.clone(),
+                ..Wish::default()
+            };
+            Some(compare(&restore.address, &restore.archive, &wish, sessions, &self.cancel).await?)
         } else {
             None
         };
@@ -276,6 +275,9 @@ impl Job<'_> {
                     compared.rows,
                     compared.objects
                 );
+                if !compared.exact {
+                    println!("{}", present::NAMES_ONLY);
+                }
             }
         }
         let locked_out = accounts::locked_out(&restored.accounts);
@@ -329,6 +331,7 @@ fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
             "keys_built_afterwards": deferred,
             "repairs": plan.repairs,
             "accounts": plan.accounts,
+            "parameters": plan.parameters.iter().map(Change::advice).collect::<Vec<_>>(),
         });
         println!("{value}");
         return;
@@ -352,6 +355,9 @@ fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
     for account in &plan.accounts {
         println!("account {account}");
     }
+    for parameter in &plan.parameters {
+        println!("parameter {}", parameter.advice());
+    }
 }
 
 fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared: Option<&Comparison>) -> Value {
@@ -374,6 +380,7 @@ fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared:
         "duration_seconds": restored.duration.as_secs_f64(),
         "phases": phases,
         "repairs": restored.repairs,
+        "parameters": restored.parameters,
         "sleeping_events": restored.sleeping_events,
         "accounts": accounts::json(&restored.accounts),
         "resumed": restored.resumed,
@@ -382,6 +389,7 @@ fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared:
             "tables": compared.tables,
             "rows": compared.rows,
             "objects": compared.objects,
+            "definitions": if compared.exact { "text" } else { "names" },
             "duration_seconds": compared.duration.as_secs_f64(),
             "differences": compared.differences,
         })),
@@ -417,61 +425,14 @@ fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
     for repair in &restored.repairs {
         println!("changed on the way: {repair}");
     }
+    for parameter in &restored.parameters {
+        println!("parameter {parameter}");
+    }
     accounts::print(&restored.accounts);
     if restored.sleeping_events > 0 {
         println!(
             "{} events are disabled; when this server takes over: planb restore --enable-events, with --to and --password as here",
             restored.sleeping_events
         );
-    }
-}
-
-/// A progress bar on a terminal, nothing elsewhere.
-struct Bar {
-    bar: ProgressBar,
-}
-
-impl Bar {
-    fn new(total: Option<u64>, json: bool) -> Self {
-        let bar = match total {
-            _ if json || !std::io::stderr().is_terminal() => ProgressBar::hidden(),
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::new_spinner(),
-        };
-        // Keys come after the rows, so the estimate is of the rows alone, and says so.
-        let template = match total {
-            Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes}, rows done in about {eta}",
-            None => "{msg} {spinner} {bytes}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Self { bar }
-    }
-
-    fn draw(&self, progress: &Progress) {
-        self.bar.set_position(progress.stored_bytes.load(Relaxed));
-    }
-}
-
-impl Observer for Bar {
-    fn planned(&self, plan: &Plan, resumed: bool) {
-        if resumed {
-            self.bar.println("going on with an interrupted restore");
-        }
-        for repair in &plan.repairs {
-            self.bar.println(format!("changed on the way: {repair}"));
-        }
-    }
-
-    fn entered(&self, phase: Phase) {
-        tracing::debug!(phase = phase.name(), "restoring");
-        self.bar.set_message(match phase {
-            Phase::Schema => "making tables",
-            Phase::Data => "loading rows",
-            Phase::Keys => "building keys",
-            Phase::Programs => "routines, views, triggers, events",
-            Phase::Finishing | Phase::Done => "",
-        });
     }
 }

@@ -14,7 +14,7 @@ use super::failure::{Failure, told};
 use super::target::Target;
 use super::{Common, open, present, trial};
 use crate::backup::archive::{Archive, ReadError};
-use crate::backup::entry::{BackupId, Entry, SUFFIX, Standing};
+use crate::backup::entry::{BackupId, Entry, SUFFIX, Standing, newest_good};
 use crate::backup::verify::{self, Looked, Verdict};
 use crate::store::blob::LocalFile;
 
@@ -181,11 +181,6 @@ async fn stored(common: &Common, wanted: Option<BackupId>) -> Result<(), Failure
         Verdict::Sound(looked) => report.sound(common, looked, begun.elapsed()),
         Verdict::Damaged(place) => report.damaged(common, &place, begun.elapsed()),
     }
-}
-
-pub(super) fn newest_good(entries: &[Entry]) -> Option<&Entry> {
-    let good = entries.iter().filter(|entry| entry.standing == Standing::Good);
-    good.max_by_key(|entry| (entry.consistent_at, &entry.id))
 }
 
 /// The newest good one that is older than `entry`.

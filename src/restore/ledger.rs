@@ -292,7 +292,7 @@ async fn is_there(session: &mut Session, table: &str) -> Result<bool, DbError> {
 
 /// Stands in every schema that a restore made, until it is done: whoever drops the schema and puts other data there drops
 /// this with it, and what is there then is never taken for ours.
-const MARK: &str = "planb_restoring";
+pub const MARK: &str = "planb_restoring";
 
 pub async fn mark(session: &mut Session, schema: &str, digest: &str) -> Result<(), DbError> {
     let table = qualified(schema, MARK);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{self, Account};
+use super::parameters::{self, Change};
 use super::programs::{Item, Owner};
 use super::repair::{self, Mended, Takes};
 use super::schema::{self, Deferred, Schema};
@@ -51,6 +52,8 @@ pub struct Plan {
     pub repairs: Vec<String>,
     /// What becomes of the application's accounts, in words.
     pub accounts: Vec<String>,
+    /// Server parameters that are worth changing for the load.
+    pub parameters: Vec<Change>,
     /// Statements longer than this are sent in parts.
     pub longest_statement_bytes: usize,
 }
@@ -102,6 +105,7 @@ pub fn judge(backup: Backup<'_>, target: &Target, wish: &Wish) -> (Plan, Vec<Str
         databases: backup.schema.databases.clone(),
         sequences: backup.schema.sequences.clone(),
         accounts: accounts::told(&wish.accounts, target),
+        parameters: parameters::worth_changing(target, backup.summary.raw_bytes),
         longest_statement_bytes: usize::try_from(target.max_allowed_packet_bytes.saturating_sub(STATEMENT_SLACK_BYTES))
             .unwrap_or(usize::MAX)
             .min(BEST_STATEMENT_BYTES),
@@ -463,7 +467,7 @@ fn lower_case(backup: Backup<'_>, plan: &mut Plan, problems: &mut Vec<String>) {
 }
 
 /// Reads `MySQL 9.7.0` as the index says it.
-fn version_of(server: &str) -> Option<Version> {
+pub fn version_of(server: &str) -> Option<Version> {
     let (family, number) = server.split_once(' ')?;
     let family = match family {
         "MySQL" => Family::MySql,

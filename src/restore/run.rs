@@ -13,13 +13,14 @@ use super::after;
 use super::complete;
 use super::contents::Contents;
 use super::error::RestoreError;
-use super::hold::{keep_hold, take_hold};
+use super::hold::{keep_hold, take_hold_for};
 use super::ledger::{self, Phase, Record};
 use super::load::{self, Job, Loading, Progress};
 use super::logins::{self, Made};
 use super::plan::{self, Backup, Plan, Wish};
 use super::programs::Item;
 use super::target::{self, Target};
+use super::tune::Tuning;
 use crate::backup::archive::Archive;
 use crate::dump::literal::{identifier, qualified};
 use crate::mysql::{Address, Session};
@@ -39,6 +40,8 @@ pub struct Restore {
     pub start_over: bool,
     /// To be compared and thrown away: only what other trials left may stand in the way, and goes.
     pub trial: bool,
+    /// Change server parameters for the time of the load, as far as that is allowed.
+    pub tune: bool,
     /// Digests of backups that proved damaged: what was restored of them is thrown away.
     pub instead_of: BTreeSet<String>,
 }
@@ -55,6 +58,8 @@ pub struct Restored {
     pub phases: Vec<(Phase, Duration)>,
     /// What was changed on the way, in words.
     pub repairs: Vec<String>,
+    /// Server parameters: what was changed and set back, or what would be worth it.
+    pub parameters: Vec<String>,
     /// Events that wait to be enabled.
     pub sleeping_events: usize,
     pub accounts: Vec<Made>,
@@ -136,7 +141,7 @@ impl Restore {
     /// The database's; the next trial there repeats it.
     pub async fn discard(&self, cancel: &CancellationToken) -> Result<(), RestoreError> {
         let mut session = self.address.connect().await?;
-        take_hold(&mut session, cancel).await?;
+        take_hold_for(true, &mut session, cancel).await?;
         for record in ledger::records(&mut session).await? {
             if record.trial && record.digest == self.archive.digest {
                 ledger::forget(&mut session, &record).await?;
@@ -180,19 +185,24 @@ impl Restore {
         cancel: &CancellationToken,
         begun: Instant,
     ) -> Result<Restored, RestoreError> {
-        take_hold(holder, cancel).await?;
+        take_hold_for(self.trial, holder, cancel).await?;
         let prepared = self.prepare(holder, progress.is_begun.load(Relaxed)).await?;
         observer.planned(&prepared.plan, prepared.unfinished.is_some());
         progress.is_begun.store(true, Relaxed);
         // Whoever vanishes with its machine lets go within a minute; whoever is there says so.
+        let mut tuning = Tuning::new(self.tune);
         let done = async {
             holder.execute("SET SESSION wait_timeout = 60").await?;
+            tuning.begin(holder, &prepared.plan.parameters).await?;
             tokio::select! {
                 lost = keep_hold(holder) => Err(lost),
                 done = self.carry_out(&prepared, progress, observer, cancel, begun) => done,
             }
         };
-        done.await.map_err(|error| RestoreError::Begun(Box::new(error)))
+        let done = done.await;
+        let parameters = tuning.end(&self.address, holder.id).await;
+        done.map(|restored| Restored { parameters, ..restored })
+            .map_err(|error| RestoreError::Begun(Box::new(error)))
     }
 
     async fn carry_out(
@@ -206,6 +216,8 @@ impl Restore {
         let mut control = self.address.connect().await?;
         let control = &mut control;
         control.execute("SET SESSION wait_timeout = 86400").await?;
+        // So that whoever takes the target over ends this session, too.
+        ledger::enlist(control).await?;
         ledger::prepare(control).await?;
         for record in &prepared.forget {
             ledger::forget(control, record).await?;
@@ -296,6 +308,7 @@ impl Restore {
             duration: begun.elapsed(),
             phases,
             repairs: prepared.plan.repairs.iter().cloned().chain(made.notes).collect(),
+            parameters: Vec::new(),
             sleeping_events: made.sleeping_events,
             accounts: logins::test(&self.address, &self.accounts, &prepared.target).await,
             resumed,
@@ -320,7 +333,8 @@ impl Restore {
             let goes = if self.trial {
                 record.trial && !(is_ours && is_begun)
             } else {
-                (self.start_over && !(is_ours && is_begun)) || self.instead_of.contains(&record.digest)
+                // What a trial left was to be thrown away.
+                record.trial || (self.start_over && !(is_ours && is_begun)) || self.instead_of.contains(&record.digest)
             };
             if goes {
                 own_schemas.extend(ledger::marked(session, &record).await?);
