@@ -284,20 +284,21 @@ impl Program {
             return (words(&text), false);
         }
         // Servers print it after other characteristics than those it was written before.
-        let from = characteristics_at(&text).filter(|_| self.kind.can_be_invoker());
-        let clause = from.and_then(|from| Some(from + find(&text[from..], INVOKER)?));
-        let (Some(from), Some(at)) = (from, clause) else {
+        let Some(from) = characteristics_at(&text).filter(|_| self.kind.can_be_invoker()) else {
             return (words(&text), false);
         };
-        let is_characteristic = |line: &[u8]| line.starts_with(b"    ");
-        let is_head = text[from..at]
-            .split(|&b| b == b'\n')
-            .filter(|line| !line.is_empty())
-            .all(is_characteristic);
-        if is_head {
-            text.drain(at..at + INVOKER.len());
+        let mut is_invoker = false;
+        let mut at = from;
+        // Characteristics stand on lines of their own, four blanks in; the body does not.
+        while text[at..].starts_with(b"    ") {
+            if text[at..].starts_with(INVOKER) {
+                text.drain(at..at + INVOKER.len());
+                is_invoker = true;
+            } else {
+                at += find(&text[at..], b"\n").map_or(text.len() - at, |end| end + 1);
+            }
         }
-        (words(&text), is_head)
+        (words(&text), is_invoker)
     }
 
     /// The statement, for its owner on the target. Events come disabled.
