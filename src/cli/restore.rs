@@ -1,6 +1,6 @@
 //! `planb restore`: a backup into a database.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::target::{Target, TargetArgs};
+use super::verify::newer_unusable;
 use super::{Common, accounts, open, present};
 use crate::backup::archive::Archive;
 use crate::backup::entry::{Entry, Standing, good_ones};
@@ -45,8 +46,9 @@ const SESSIONS: u16 = 4;
 )]
 pub struct RestoreArgs {
     /// Backup id as `planb backups` lists it, or a backup or dump (.sql.gz, .sql) elsewhere: a file on this machine, - for
-    /// standard input, https://… with a token, or a blob in the store with its prefix; default: the newest good one
-    #[arg(value_name = "ID|FILE|URL|-")]
+    /// standard input, https://…, where a link with a token is (env:NAME, file:PATH), or a blob in the store with its prefix;
+    /// default: the newest good one
+    #[arg(value_name = "ID|FILE|URL|REF|-")]
     backup: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
@@ -135,21 +137,41 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     // With what is known of them: one that was found damaged is not tried.
     let entries = open::listing(&config, &stores).await?;
     let candidates = candidates(&entries, id.as_deref(), &stores.backups.describe())?;
+    if let (None, Some(first)) = (&id, candidates.first()) {
+        for (newer, why) in newer_unusable(&entries, first) {
+            eprintln!(
+                "planb: UNUSABLE: {newer}, which is newer: {why}\nplanb: going on with {}: what was written after {} will be lost",
+                first.id,
+                present::time(first.consistent_at),
+            );
+        }
+    }
     let mut damaged = BTreeSet::new();
-    for (tried, entry) in candidates.iter().enumerate() {
+    let mut left: VecDeque<&Entry> = candidates.iter().copied().collect();
+    let mut goes_on = false;
+    while let Some(entry) = left.pop_front() {
         let opened = verify::open(&stores.backups, entry).await.map_err(RestoreError::from);
         let done = match opened {
             Ok(archive) => {
                 let digest = archive.digest.clone();
                 let done = job.attempt(archive, entry.id.to_string(), &damaged).await;
-                damaged.insert(digest);
+                if done.as_ref().is_err_and(RestoreError::is_damage) {
+                    damaged.insert(digest);
+                }
                 done
             }
             Err(error) => Err(error),
         };
-        match (done, candidates.get(tried + 1)) {
+        match (done, left.front()) {
             (Ok(()), _) => return Ok(()),
             (Err(error), Some(next)) if error.is_damage() => {
+                if next.consistent_at > entry.consistent_at {
+                    eprintln!(
+                        "planb: DAMAGED: {}: {error}\nplanb: beginning anew with {}, which is newer",
+                        entry.id, next.id
+                    );
+                    continue;
+                }
                 eprintln!(
                     "planb: DAMAGED: {}: {error}\nplanb: going on with the one before, {}: what was written between {} and {} \
                      will be lost",
@@ -158,6 +180,25 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
                     present::time(next.consistent_at),
                     present::time(entry.consistent_at),
                 );
+            }
+            // The same command goes on where it was, though a newer backup has come since.
+            (Err(RestoreError::Unfinished(unfinished)), _) if id.is_none() && !goes_on => {
+                let begun = candidates.iter().find(|entry| entry.id.as_str() == unfinished);
+                let Some(begun) = begun else {
+                    return Err(RestoreError::Unfinished(unfinished).into());
+                };
+                eprintln!(
+                    "planb: NOT THE NEWEST: going on with {}, whose restore was begun: data as of {}\nplanb: {} is newer, as of {}; \
+                     to take that one instead, stop this and run the same command with --start-over",
+                    begun.id,
+                    present::time(begun.consistent_at),
+                    entry.id,
+                    present::time(entry.consistent_at),
+                );
+                goes_on = true;
+                left.push_front(entry);
+                left.retain(|other| other.id != begun.id);
+                left.push_front(begun);
             }
             (Err(error), _) => return Err(error.into()),
         }

@@ -192,7 +192,7 @@ fn next_older<'a>(entries: &'a [Entry], entry: &Entry) -> Option<&'a Entry> {
 }
 
 /// What is newer than the newest good one, and why it is not good.
-fn newer_unusable(entries: &[Entry], good: &Entry) -> Vec<(BackupId, String)> {
+pub(super) fn newer_unusable(entries: &[Entry], good: &Entry) -> Vec<(BackupId, String)> {
     let newer = entries.iter().filter(|entry| entry.consistent_at > good.consistent_at);
     newer.filter_map(unusable).collect()
 }

@@ -203,6 +203,7 @@ mod tests {
             read_only: false,
             parameters: BTreeMap::new(),
             accounts: None,
+            system_users: BTreeSet::new(),
         }
     }
 

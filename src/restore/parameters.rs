@@ -124,6 +124,7 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect::<BTreeMap<_, _>>(),
             accounts: None,
+            system_users: BTreeSet::new(),
         }
     }
 

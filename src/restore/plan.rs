@@ -112,6 +112,7 @@ pub fn judge(backup: Backup<'_>, target: &Target, wish: &Wish) -> (Plan, Vec<Str
         ..Plan::default()
     };
     tables(backup, target, &mut plan, &mut problems);
+    plan.repairs.extend(schema::orphaned(backup.schema));
     owners(backup, target, wish, &mut plan, &mut problems);
     if target.version.family == Family::MySql && target.version.at_least(8, 0, 27) {
         plan.settings.push(MYSQL_BUILDING.as_bytes().to_vec());
@@ -365,7 +366,13 @@ fn owners(backup: Backup<'_>, target: &Target, wish: &Wish, plan: &mut Plan, pro
     for (definer, owner) in &plan.owners {
         match owner {
             Owner::Mapped(account) => {
-                if *account != target.account && !target.may_set_definer() {
+                let is_own = *account == target.account;
+                if !is_own && !exists(account, target, wish) && !target.may_set_absent_definer() {
+                    problems.push(format!(
+                        "definer {definer} is to become {account}, which does not exist on the target; make it there first, or \
+                         name another one"
+                    ));
+                } else if !is_own && !target.may_set_definer_to(account) {
                     problems.push(format!(
                         "definer {definer} is to become {account}, and account {} may make objects of its own only; map it to \
                          {} instead, or grant SET_ANY_DEFINER",
@@ -401,7 +408,9 @@ pub fn owner(definer: &str, target: &Target, wish: &Wish) -> Owner {
         return Owner::Mapped(mapped.clone());
     }
     let exists = exists(definer, target, wish);
-    if definer == target.account || (target.may_set_definer() && (exists || target.may_set_absent_definer())) {
+    // A role that is not there is refused, whoever asks.
+    let may_be_absent = definer.contains('@') && target.may_set_absent_definer();
+    if definer == target.account || (target.may_set_definer_to(definer) && (exists || may_be_absent)) {
         Owner::Kept
     } else {
         Owner::Restorer
