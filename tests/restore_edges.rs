@@ -37,12 +37,15 @@ fn an_owner_with_more_rights_than_the_restorer_is_found_beforehand() {
     let (_source, planb) = backed_up(Flavor::MySql, &[], OWNED);
     let target = Server::start(Flavor::MySql, &[]);
     let to = restorer(&target);
-    target.sql(
-        "CREATE USER boss@'%'; CREATE USER app@'%'; GRANT SYSTEM_USER ON *.* TO boss@'%';
-         REVOKE SYSTEM_USER, ALLOW_NONEXISTENT_DEFINER ON *.* FROM restorer@'%'",
-    );
-    // A new owner that is not there is told before anything is written.
+    target.sql("CREATE USER boss@'%'; CREATE USER app@'%'; GRANT SYSTEM_USER ON *.* TO boss@'%'");
+    // A new owner that is not there is told before anything is written, be it as a refusal or not.
     let absent = [arguments(&to).as_slice(), &["--definer", "app@%=nobody@%"]].concat();
+    let plan = planb.ok(&[absent.as_slice(), &["--plan"]].concat());
+    assert!(
+        plan.contains("definer app@% became nobody@%, which does not exist on the target"),
+        "{plan}"
+    );
+    target.sql("REVOKE SUPER, SYSTEM_USER, ALLOW_NONEXISTENT_DEFINER ON *.* FROM restorer@'%'");
     let said = planb.fails(3, &absent);
     assert!(said.contains("nobody@%, which does not exist on the target"), "{said}");
     assert!(target.try_sql("SELECT 1 FROM planb.restores").is_err());
@@ -224,7 +227,11 @@ fn a_link_with_a_token_is_named_and_not_written() {
 #[test]
 fn a_row_of_sixty_megabytes_and_a_name_that_says_values_come_back() {
     for flavor in Flavor::ALL {
-        let large = ["--max-allowed-packet=1G", "--innodb-log-file-size=1G"];
+        let redo = match flavor {
+            Flavor::MySql => "--innodb-redo-log-capacity=1G",
+            Flavor::MariaDb => "--innodb-log-file-size=1G",
+        };
+        let large = ["--max-allowed-packet=1G", redo];
         let source = Server::start(flavor, &large);
         source.sql(
             "SET GLOBAL max_allowed_packet = 1073741824; CREATE DATABASE big; CREATE TABLE big.t (id INT PRIMARY KEY, b LONGBLOB);

@@ -379,7 +379,12 @@ fn owners(backup: Backup<'_>, target: &Target, wish: &Wish, plan: &mut Plan, pro
                         target.account, target.account
                     ));
                 }
-                plan.repairs.push(format!("definer {definer} became {account}"));
+                let known = if is_own || exists(account, target, wish) {
+                    ""
+                } else {
+                    ", which does not exist on the target: what belongs to it fails when used, until it does"
+                };
+                plan.repairs.push(format!("definer {definer} became {account}{known}"));
             }
             Owner::Restorer => plan.repairs.push(format!(
                 "definer {definer} cannot be kept on the target: {}",
