@@ -235,7 +235,7 @@ fn a_row_of_sixty_megabytes_and_a_name_that_says_values_come_back() {
         let source = Server::start(flavor, &large);
         source.sql(
             "SET GLOBAL max_allowed_packet = 1073741824; CREATE DATABASE big; CREATE TABLE big.t (id INT PRIMARY KEY, b LONGBLOB);
-             CREATE TABLE big.`x VALUES\n(` (`a VALUES\n` INT PRIMARY KEY, v VARCHAR(200));
+             CREATE TABLE big.`x VALUES\n(` (`a VALUES\nb` INT PRIMARY KEY, v VARCHAR(200));
              INSERT INTO big.`x VALUES\n(` SELECT a.n + 10 * b.n + 100 * c.n, REPEAT('v', 190) FROM
                (SELECT 0 n UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7) a,
                (SELECT 0 n UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7) b,

@@ -14,12 +14,18 @@ mod backup;
 mod backups;
 mod config_check;
 mod doctor;
+mod failback;
+mod failover;
 mod failure;
+mod history;
 mod open;
+mod operation;
 mod present;
 mod proof;
 mod prune;
 mod restore;
+mod runner;
+mod screen;
 mod standby;
 mod status;
 mod target;
@@ -75,6 +81,14 @@ enum Command {
     Status,
     /// Check everything that must hold before a disaster
     Doctor,
+    /// Bring the service up in the other cloud, stage by stage
+    Failover(failover::FailoverArgs),
+    /// Take the service home again
+    Failback(failback::FailbackArgs),
+    /// Carry out, inside the second cloud's network, what an operator started
+    Runner,
+    /// Who did what, when, how long, with what result
+    History,
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -156,6 +170,10 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Prune(args) => prune::run(&common, &args).await,
             Command::Status => status::run(&common).await,
             Command::Doctor => doctor::run(&common).await,
+            Command::Failover(args) => failover::run(&common, &args).await,
+            Command::Failback(args) => failback::run(&common, &args).await,
+            Command::Runner => runner::run(&common).await,
+            Command::History => history::run(&common).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
         }
     });

@@ -51,6 +51,7 @@ pub async fn trial(
         accounts: Vec::new(),
         sessions,
         start_over: false,
+        replace: false,
         trial: true,
         tune: false,
         instead_of: BTreeSet::new(),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
@@ -18,17 +17,18 @@ use crate::backup::verify;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
 use crate::restore::accounts::Account;
-use crate::restore::compare::{Comparison, compare};
+use crate::restore::compare::compare;
 use crate::restore::load::Progress;
-use crate::restore::parameters::Change;
-use crate::restore::plan::{Plan, Wish};
-use crate::restore::run::{Restore, Restored};
+use crate::restore::plan::Wish;
+use crate::restore::run::Restore;
 use crate::secret::resolver::Resolver;
 
 mod apart;
 mod bar;
 mod foreign;
 mod input;
+mod replace;
+mod told;
 
 use apart::{enable_events, untune};
 use bar::Bar;
@@ -42,7 +42,10 @@ const SESSIONS: u16 = 4;
     after_help = "Everything that stands in the way is found before the first row is loaded, and told together (exit 3).\n\
     Killed or cut off, the same command goes on where it was (exit 4 says so). Events arrive disabled.\n\
     A dump of mysqldump or mariadb-dump is taken too; it cannot be gone on with, so begin it anew with --start-over.\n\n\
-    Examples:\n  planb restore --verify\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
+    --replace loads beside what is there, compares every table with the backup, and only then swaps all tables in one\n\
+    statement. Views and routines are missing for the moment between; tables are not. Killed anywhere, the same command goes\n\
+    on, and --roll-back goes back. What was replaced is kept until --drop-old.\n\n\
+    Examples:\n  planb restore --verify\n  planb restore --replace --plan\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
 )]
 pub struct RestoreArgs {
     /// Backup id as `planb backups` lists it, or a backup or dump (.sql.gz, .sql) elsewhere: a file on this machine, - for
@@ -67,6 +70,15 @@ pub struct RestoreArgs {
     /// Throw away what an unfinished restore left on the server, and begin anew
     #[arg(long)]
     start_over: bool,
+    /// Replace what is there under the backup's schemas; it is kept as planb_old_… until --drop-old
+    #[arg(long)]
+    replace: bool,
+    /// Restore nothing: put back what a restore with --replace, finished or not, has replaced
+    #[arg(long, conflicts_with_all = ["backup", "plan", "verify", "start_over", "replace", "definer", "database", "accounts", "drop_old", "enable_events"])]
+    roll_back: bool,
+    /// Restore nothing: drop what a finished --replace or --roll-back has kept
+    #[arg(long, conflicts_with_all = ["backup", "plan", "verify", "start_over", "replace", "definer", "database", "accounts", "enable_events"])]
+    drop_old: bool,
     /// Give what belongs to one account to another, e.g. app@%=app@10.1.%
     #[arg(long, value_name = "OLD=NEW")]
     definer: Vec<String>,
@@ -77,16 +89,16 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
     sessions: u16,
     /// Restore nothing: enable the events that a finished restore left disabled
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts", "tune"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "replace", "definer", "database", "accounts", "tune"])]
     enable_events: bool,
     /// Restore nothing: set back the parameters that a killed restore with --tune left changed
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts", "tune", "enable_events"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "replace", "definer", "database", "accounts", "tune", "enable_events"])]
     untune: bool,
 }
 
 pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     let target = args.target.target();
-    let (input, config) = if args.enable_events || args.untune {
+    let (input, config) = if args.enable_events || args.untune || args.roll_back || args.drop_old {
         (None, None)
     } else {
         let (input, config) = input::find(common, args.backup.as_deref()).await?;
@@ -101,6 +113,12 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         .as_ref()
         .map_or_else(|| Resolver::new(None), Resolver::for_config);
     let address = target.address(config.as_ref(), &resolver).await?;
+    if args.roll_back {
+        return replace::roll_back(&address, common.json).await;
+    }
+    if args.drop_old {
+        return replace::drop_old(&address, common.json).await;
+    }
     if args.enable_events {
         return enable_events(common, &address).await;
     }
@@ -277,13 +295,14 @@ impl Job<'_> {
             accounts: self.accounts.clone(),
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,
+            replace: self.args.replace,
             trial: false,
             tune: self.args.tune,
             instead_of: instead_of.clone(),
         };
         if self.args.plan {
             let plan = restore.plan().await?;
-            print_plan(&backup, &restore, &plan, json);
+            told::print_plan(&backup, &restore, &plan, json);
             return Ok(());
         }
         let progress = Arc::new(Progress::default());
@@ -305,9 +324,12 @@ impl Job<'_> {
             None
         };
         if json {
-            println!("{}", restored_json(&backup, &restore, &restored, compared.as_ref()));
+            println!(
+                "{}",
+                told::restored_json(&backup, &restore, &restored, compared.as_ref())
+            );
         } else {
-            print_restored(&backup, &restore, &restored);
+            told::print_restored(&backup, &restore, &restored);
             if let Some(compared) = compared.as_ref().filter(|compared| compared.differences.is_empty()) {
                 println!(
                     "verified in {:.1} s: {} tables, {} rows and {} views, routines, triggers and events are those of the backup",
@@ -349,131 +371,5 @@ impl Job<'_> {
         };
         bar.bar.finish_and_clear();
         result
-    }
-}
-
-fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
-    let summary = &restore.archive.index.summary;
-    let deferred = plan
-        .tables
-        .iter()
-        .filter(|table| !table.deferred.keys.is_empty())
-        .count();
-    if json {
-        let value = json!({
-            "v": 1,
-            "way": "planb",
-            "backup": backup,
-            "consistent_at": present::rfc3339(summary.consistent_at),
-            "schemas": summary.schemas,
-            "tables": plan.tables.len(),
-            "rows": summary.rows,
-            "raw_bytes": summary.raw_bytes,
-            "keys_built_afterwards": deferred,
-            "repairs": plan.repairs,
-            "accounts": plan.accounts,
-            "parameters": plan.parameters.iter().map(Change::advice).collect::<Vec<_>>(),
-        });
-        println!("{value}");
-        return;
-    }
-    println!(
-        "{backup}, consistent at {}: {} tables, {} rows, {} of SQL, schemas {}",
-        present::time(summary.consistent_at),
-        plan.tables.len(),
-        summary.rows,
-        present::bytes(summary.raw_bytes),
-        summary.schemas.join(", "),
-    );
-    println!(
-        "would be restored to {}:{}, nothing stands against it.",
-        restore.address.host, restore.address.port
-    );
-    println!("secondary keys of {deferred} tables are built after their rows; events arrive disabled.");
-    for repair in &plan.repairs {
-        println!("changed on the way: {repair}");
-    }
-    for account in &plan.accounts {
-        println!("account {account}");
-    }
-    for parameter in &plan.parameters {
-        println!("parameter {}", parameter.advice());
-    }
-}
-
-fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared: Option<&Comparison>) -> Value {
-    let phases: serde_json::Map<String, Value> = restored
-        .phases
-        .iter()
-        .map(|(phase, took)| (format!("{}_seconds", phase.name()), json!(took.as_secs_f64())))
-        .collect();
-    json!({
-        "v": 1,
-        "way": "planb",
-        "backup": backup,
-        "digest": restore.archive.digest,
-        "consistent_at": present::rfc3339(restore.archive.index.summary.consistent_at),
-        "server": restored.server,
-        "tables": restored.tables,
-        "rows": restored.rows,
-        "raw_bytes": restored.raw_bytes,
-        "stored_bytes": restored.stored_bytes,
-        "duration_seconds": restored.duration.as_secs_f64(),
-        "phases": phases,
-        "repairs": restored.repairs,
-        "parameters": restored.parameters,
-        "sleeping_events": restored.sleeping_events,
-        "accounts": accounts::json(&restored.accounts),
-        "resumed": restored.resumed,
-        "retries": restored.retries,
-        "verified": compared.map(|compared| json!({
-            "tables": compared.tables,
-            "rows": compared.rows,
-            "objects": compared.objects,
-            "definitions": if compared.exact { "text" } else { "names" },
-            "duration_seconds": compared.duration.as_secs_f64(),
-            "differences": compared.differences,
-        })),
-        "peak_memory_bytes": super::backup::peak_memory_bytes(),
-    })
-}
-
-fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
-    let parts: Vec<String> = restored
-        .phases
-        .iter()
-        .map(|(phase, took)| format!("{} {:.1} s", phase.name(), took.as_secs_f64()))
-        .collect();
-    println!(
-        "{backup} is on {}:{} ({}): {} rows in {} tables, {:.1} s ({}){}",
-        restore.address.host,
-        restore.address.port,
-        restored.server,
-        restored.rows,
-        restored.tables,
-        restored.duration.as_secs_f64(),
-        parts.join(", "),
-        if restored.resumed {
-            ", an interrupted restore gone on with"
-        } else {
-            ""
-        },
-    );
-    println!(
-        "data as of {}",
-        present::time(restore.archive.index.summary.consistent_at)
-    );
-    for repair in &restored.repairs {
-        println!("changed on the way: {repair}");
-    }
-    for parameter in &restored.parameters {
-        println!("parameter {parameter}");
-    }
-    accounts::print(&restored.accounts);
-    if restored.sleeping_events > 0 {
-        println!(
-            "{} events are disabled; when this server takes over: planb restore --enable-events, with --to and --password as here",
-            restored.sleeping_events
-        );
     }
 }

@@ -16,6 +16,7 @@ pub mod parse;
 mod sections;
 pub mod server;
 mod standby;
+pub mod steps;
 mod store;
 pub mod units;
 mod verify;
@@ -37,6 +38,11 @@ pub struct Config {
     pub standby: Option<Standby>,
     /// Who the application is on the standby; a backup holds no accounts.
     pub accounts: Vec<Account>,
+    /// The protected database once more, with an account that may fence it and bring data home.
+    pub primary: Option<Standby>,
+    pub failover: steps::Failover,
+    pub failover_steps: Vec<steps::Step>,
+    pub failback_steps: Vec<steps::Step>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct Service {
     pub name: String,
     /// Where this agent's source stands, e.g. `aws-seoul`; default `primary`. Same alphabet.
     pub site: String,
+    /// Which of the two sites `[source]` is. Default: the primary.
+    pub protects: steps::Site,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use super::normal::{self, GENERATED_KEY, Stored};
 use super::plan::{self, Wish};
 use super::programs::Item;
 use super::repair::{self, Takes};
+use super::replace::names::Naming;
 use super::schema::identifier;
 use super::target::{self, Target};
 use crate::backup::archive::Archive;
@@ -25,6 +26,7 @@ use crate::dump::literal::{identifier as quoted, qualified};
 use crate::dump::placement;
 use crate::dump::survey::dialect_of;
 use crate::format::index::MemberKind;
+use crate::mysql::dialect::Version;
 use crate::mysql::{Address, Session};
 
 /// What was compared, and how far it agreed.
@@ -54,6 +56,32 @@ pub async fn compare(
     sessions: usize,
     cancel: &CancellationToken,
 ) -> Result<Comparison, RestoreError> {
+    look(address, archive, Some(wish), &Naming::default(), sessions, cancel).await
+}
+
+/// Compares tables that were loaded, under the names they have until everything else is made.
+///
+/// # Errors
+/// As [`compare`].
+pub async fn loaded(
+    address: &Address,
+    archive: &Archive,
+    naming: &Naming,
+    sessions: usize,
+    cancel: &CancellationToken,
+) -> Result<Comparison, RestoreError> {
+    look(address, archive, None, naming, sessions, cancel).await
+}
+
+/// `objects`: views, routines, triggers and events are compared, too, as this was wished for.
+async fn look(
+    address: &Address,
+    archive: &Archive,
+    objects: Option<&Wish>,
+    naming: &Naming,
+    sessions: usize,
+    cancel: &CancellationToken,
+) -> Result<Comparison, RestoreError> {
     let begun = Instant::now();
     let mut session = address.connect().await?;
     let dialect = dialect_of(&mut session).await?;
@@ -62,8 +90,8 @@ pub async fn compare(
     }
     let target = target::survey(&mut session).await?;
     let contents = Contents::read(archive).await?;
-    let source = plan::version_of(&archive.index.summary.server);
-    let number = |version: crate::mysql::dialect::Version| (version.family, version.major, version.minor);
+    let source = Version::of_text(&archive.index.summary.server);
+    let number = |version: Version| (version.family, version.major, version.minor);
     let mut result = Comparison {
         server: dialect.version.to_string(),
         exact: source.is_some_and(|source| number(source) == number(dialect.version)),
@@ -71,7 +99,7 @@ pub async fn compare(
     };
     let mut found = BTreeMap::new();
     for schema in &archive.index.summary.schemas {
-        let stored = target.stored(schema);
+        let stored = target.stored(naming.loading(schema));
         // One that is gone has nothing in it.
         if target.schemas.contains(&stored) {
             found.insert(stored.clone(), catalog::schema(&mut session, &dialect, &stored).await?);
@@ -82,15 +110,17 @@ pub async fn compare(
     let sides = Sides {
         target: &target,
         contents: &contents,
-        wish,
+        naming,
         exact: result.exact,
     };
     result.differences.extend(sides.schemas(&found));
     result.differences.extend(sides.tables(&mut session, &found).await?);
     result.differences.extend(sides.sequences(&found));
-    let (objects, differences) = sides.objects(archive, &found)?;
-    result.objects = objects;
-    result.differences.extend(differences);
+    if let Some(wish) = objects {
+        let (objects, differences) = sides.objects(archive, wish, &found)?;
+        result.objects = objects;
+        result.differences.extend(differences);
+    }
     session.close().await;
 
     let mut there = BTreeMap::new();
@@ -105,7 +135,7 @@ pub async fn compare(
     let mut jobs = Vec::new();
     for record in &archive.index.summary.tables {
         // A table that is missing has been told.
-        if let Some(table) = there.remove(&(target.stored(&record.schema), target.stored(&record.table))) {
+        if let Some(table) = there.remove(&sides.place(&record.schema, &record.table)) {
             jobs.push((record.clone(), table));
         }
     }
@@ -163,7 +193,8 @@ pub async fn compare(
 struct Sides<'a> {
     target: &'a Target,
     contents: &'a Contents,
-    wish: &'a Wish,
+    /// Where the schemas are for now.
+    naming: &'a Naming,
     exact: bool,
 }
 
@@ -172,7 +203,11 @@ type Found = BTreeMap<String, Schema>;
 
 impl Sides<'_> {
     fn place(&self, schema: &str, name: &str) -> (String, String) {
-        (self.target.stored(schema), self.target.stored(name))
+        (self.schema(schema), self.target.stored(name))
+    }
+
+    fn schema(&self, name: &str) -> String {
+        self.target.stored(self.naming.loading(name))
     }
 
     /// Tables that have a column of this name by themselves.
@@ -194,7 +229,7 @@ impl Sides<'_> {
         };
         let mut told = Vec::new();
         for database in self.contents.schema.databases.iter().filter(|_| self.exact) {
-            let Some(there) = found.get(&self.target.stored(&database.name)) else {
+            let Some(there) = found.get(&self.schema(&database.name)) else {
                 continue;
             };
             let (wanted, is) = (after_name(&database.create), after_name(&there.create));
@@ -236,7 +271,8 @@ impl Sides<'_> {
             };
             let lower_case = self.target.lower_case_names;
             let generated = !own_keys.contains(&place);
-            let wanted = normal::table(&repair::mend(table, &takes).create, lower_case, generated);
+            let mended = self.naming.references(&repair::mend(table, &takes).create);
+            let wanted = normal::table(&mended, lower_case, generated);
             let is = normal::table(&placement::portable(create).0, lower_case, generated);
             let differences = normal::table_differences(&wanted, &is, self.exact);
             told.extend(differences.into_iter().map(|what| format!("{name} {what}")));
@@ -287,7 +323,7 @@ impl Sides<'_> {
             .schema
             .sequences
             .iter()
-            .map(|(schema, statement)| (self.target.stored(schema), text(statement)))
+            .map(|(schema, statement)| (self.schema(schema), text(&self.naming.references(statement))))
             .collect();
         let lacks = wanted
             .difference(&there)
@@ -299,12 +335,12 @@ impl Sides<'_> {
     }
 
     /// Views, routines, triggers and events: how many, and what differs.
-    fn objects(&self, archive: &Archive, found: &Found) -> Result<(usize, Vec<String>), RestoreError> {
+    fn objects(&self, archive: &Archive, wish: &Wish, found: &Found) -> Result<(usize, Vec<String>), RestoreError> {
         let later = archive.index.members.iter().filter(|member| !is_before(member.kind));
         let members = later
             .map(|member| member.schema.as_str())
             .zip(self.contents.items.iter().map(|items: &Vec<Item>| items.as_slice()));
-        let owner = |definer: &str| plan::owner(definer, self.target, self.wish);
+        let owner = |definer: &str| plan::owner(definer, self.target, wish);
         let lower_case = self.target.lower_case_names;
         let wanted = normal::wanted(members, owner, &self.target.account, lower_case);
         let mut there: BTreeMap<(String, String, String), Stored> = BTreeMap::new();

@@ -186,6 +186,10 @@ impl Foreign {
         {
             return Err(record.as_unfinished());
         }
+        // Only a roll back knows how to take back what has changed places.
+        if let Some(record) = unfinished.iter().find(|record| record.replaces()) {
+            return Err(record.as_unfinished());
+        }
         let target = target::survey(session).await?;
         if let Some(problem) = plan::missing_privileges(&target) {
             return Err(RestoreError::Refused(vec![problem]));
@@ -360,6 +364,10 @@ impl Record {
     pub fn as_unfinished(&self) -> RestoreError {
         if self.digest.starts_with(MARK) {
             RestoreError::UnfinishedForeign(self.backup.clone())
+        } else if self.phase == Phase::RollingBack {
+            RestoreError::RollingBack(self.backup.clone())
+        } else if self.replaces() {
+            RestoreError::UnfinishedReplacing(self.backup.clone())
         } else {
             RestoreError::Unfinished(self.backup.clone())
         }

@@ -76,8 +76,21 @@ async fn oust_trial(control: &mut Session, cancel: &CancellationToken) -> Result
     }
 }
 
+/// Does some work for as long as the hold on the target lasts. Whoever vanishes with its machine lets go within a minute;
+/// whoever is there says so.
+pub async fn holding<T>(
+    holder: &mut Session,
+    work: impl Future<Output = Result<T, RestoreError>>,
+) -> Result<T, RestoreError> {
+    holder.execute("SET SESSION wait_timeout = 60").await?;
+    tokio::select! {
+        lost = keep_hold(holder) => Err(lost),
+        done = work => done,
+    }
+}
+
 /// Ends only when the hold on the target is lost.
-pub async fn keep_hold(holder: &mut Session) -> RestoreError {
+async fn keep_hold(holder: &mut Session) -> RestoreError {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         match tokio::time::timeout(HEARTBEAT, ledger::holds_lock(holder)).await {

@@ -192,6 +192,7 @@ impl Loading {
         let record = &self.archive.index.members[number];
         let mut rows = 0;
         for statement in statements(text)? {
+            let statement = self.plan.naming.insert(statement.as_ref(), &record.schema)?;
             for part in parts(statement.as_ref(), self.plan.longest_statement_bytes) {
                 rows += session.change(part).await?;
             }

@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod after;
+mod build;
 pub mod compare;
 pub mod complete;
 pub mod contents;
@@ -23,6 +24,7 @@ pub mod parameters;
 pub mod plan;
 pub mod programs;
 pub mod repair;
+pub mod replace;
 pub mod run;
 pub mod schema;
 pub mod statements;

@@ -5,8 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{self, Account};
 use super::parameters::{self, Change};
-use super::programs::{Item, Owner};
+use super::programs::Item;
+pub use super::programs::Owner;
 use super::repair::{self, Mended, Takes};
+use super::replace::judge::{self, Replacing};
+use super::replace::names::Naming;
+use super::replace::survey::Standing;
 use super::schema::{self, Deferred, Schema};
 use super::target::Target;
 use crate::format::index::{MemberKind, MemberRecord, Summary};
@@ -37,6 +41,8 @@ pub struct Wish {
     pub own_schemas: BTreeSet<String>,
     /// The application's accounts, to be made.
     pub accounts: Vec<Account>,
+    /// What is there is to be replaced, and kept; none: there must be nothing.
+    pub replaces: Option<Standing>,
 }
 
 /// What will be done.
@@ -56,10 +62,14 @@ pub struct Plan {
     pub parameters: Vec<Change>,
     /// Statements longer than this are sent in parts.
     pub longest_statement_bytes: usize,
+    /// Names of schemas until their rows are in; those of `databases`, `sequences` and `tables` are these.
+    pub naming: Naming,
+    pub replacing: Option<Replacing>,
 }
 
 #[derive(Debug, Clone)]
 pub struct PlannedTable {
+    /// As it is called while it is loaded.
     pub schema: String,
     pub name: String,
     pub deferred: Deferred,
@@ -128,6 +138,7 @@ pub fn judge(backup: Backup<'_>, target: &Target, wish: &Wish) -> (Plan, Vec<Str
     if target.lower_case_names {
         lower_case(backup, &mut plan, &mut problems);
     }
+    problems.extend(judge::replacing(backup, target, wish, &mut plan));
     (plan, problems)
 }
 
@@ -142,7 +153,7 @@ fn against(backup: Backup<'_>, target: &Target, wish: &Wish) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let source = version_of(&summary.server);
+    let source = Version::of_text(&summary.server);
     match source {
         Some(source) if source.family != target.version.family => problems.push(format!(
             "the backup is of {source} and the target is {}; restore to {}",
@@ -172,9 +183,10 @@ fn against(backup: Backup<'_>, target: &Target, wish: &Wish) -> Vec<String> {
             target.occupied.contains(&stored) && !wish.own_schemas.contains(&stored)
         })
         .collect();
-    if !held.is_empty() {
+    if !held.is_empty() && wish.replaces.is_none() {
         problems.push(format!(
-            "the target already holds {}; restore to an empty server, or drop what is there",
+            "the target already holds {}; restore to an empty server, or replace it, keeping what is there under planb_old_…: \
+             --replace",
             held.join(", ")
         ));
     }
@@ -478,24 +490,6 @@ fn lower_case(backup: Backup<'_>, plan: &mut Plan, problems: &mut Vec<String>) {
             "{changed} names with capital letters are stored in lower case on the target"
         ));
     }
-}
-
-/// Reads `MySQL 9.7.0` as the index says it.
-pub fn version_of(server: &str) -> Option<Version> {
-    let (family, number) = server.split_once(' ')?;
-    let family = match family {
-        "MySQL" => Family::MySql,
-        "MariaDB" => Family::MariaDb,
-        _ => return None,
-    };
-    let mut parts = number.split('.').map(str::parse::<u16>);
-    let mut next = || parts.next().and_then(Result::ok);
-    Some(Version {
-        family,
-        major: next()?,
-        minor: next()?,
-        patch: next()?,
-    })
 }
 
 fn family_name(family: Family) -> &'static str {

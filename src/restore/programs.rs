@@ -303,6 +303,15 @@ impl Program {
 
     /// The statement, for its owner on the target. Events come disabled.
     pub fn create_statement(&self, owner: &Owner) -> Vec<u8> {
+        self.statement(owner, true)
+    }
+
+    /// The statement, for its owner; an event that was enabled is so again.
+    pub fn create_awake(&self, owner: &Owner) -> Vec<u8> {
+        self.statement(owner, false)
+    }
+
+    fn statement(&self, owner: &Owner, asleep: bool) -> Vec<u8> {
         let mut sql = self.before.clone();
         let mut after = self.after.clone();
         match owner {
@@ -319,7 +328,7 @@ impl Program {
                 }
             }
         }
-        if self.kind == Kind::Event {
+        if self.kind == Kind::Event && asleep {
             if let Some(at) = enabled_at(&after) {
                 after.splice(at..at + ENABLE.len(), DISABLE.iter().copied());
             } else if let Some(at) = enabled_at(&sql) {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::present;
 use crate::restore::ledger::Phase;
 use crate::restore::load::Progress;
 use crate::restore::plan::Plan;
@@ -46,6 +47,13 @@ impl Observer for Bar {
         for repair in &plan.repairs {
             self.bar.println(format!("changed on the way: {repair}"));
         }
+        if let Some(replacing) = &plan.replacing {
+            self.bar.println(format!(
+                "replacing {}: some {} more are needed while old and new stand side by side",
+                replacing.schemas.join(", "),
+                present::bytes(replacing.needed_bytes)
+            ));
+        }
     }
 
     fn entered(&self, phase: Phase) {
@@ -54,8 +62,10 @@ impl Observer for Bar {
             Phase::Schema => "making tables",
             Phase::Data => "loading rows",
             Phase::Keys => "building keys",
+            Phase::Check => "comparing with the backup",
+            Phase::Swap => "old and new change places",
             Phase::Programs => "routines, views, triggers, events",
-            Phase::Finishing | Phase::Done => "",
+            Phase::Finishing | Phase::RollingBack | Phase::Done => "",
         });
     }
 }

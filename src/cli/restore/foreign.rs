@@ -18,6 +18,13 @@ impl Job<'_> {
                 "--verify: a dump that is not PlanB's holds nothing to compare with; leave it out".to_owned(),
             ));
         }
+        if self.args.replace {
+            return Err(Failure::Usage(
+                "--replace: with a backup of PlanB only, whose tables can be compared before anything is replaced; load the dump into \
+                 an empty server"
+                    .to_owned(),
+            ));
+        }
         if self.args.accounts {
             return Err(Failure::Usage(
                 "--accounts: made with a backup of PlanB only; leave it out, and make them by hand".to_owned(),
