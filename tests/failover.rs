@@ -219,11 +219,36 @@ impl Lab {
             planb.path().join("traffic"),
             &format!("echo $1 > {dir}/traffic-to; echo switched to $1"),
         );
+        let mut planb = planb;
+        let state = planb.path().join("state").display().to_string();
+        planb.env.push(("XDG_STATE_HOME".into(), state));
         Self {
             primary,
             standby,
             planb,
         }
+    }
+
+    fn made(&self) -> usize {
+        std::fs::read_to_string(self.planb.path().join("terraform.log"))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    }
+
+    /// Everything that the journal and the rest of control data hold, as text.
+    fn control(&self) -> String {
+        fn read(dir: &std::path::Path, into: &mut String) {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                match entry.path() {
+                    path if path.is_dir() => read(&path, into),
+                    path => into.push_str(&String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default())),
+                }
+            }
+        }
+        let mut text = String::new();
+        read(&self.planb.store().join("control"), &mut text);
+        text
     }
 
     fn app(&self, server: &Server, sql: &str) -> Result<String, String> {
