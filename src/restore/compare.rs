@@ -97,11 +97,17 @@ async fn look(
         exact: source.is_some_and(|source| number(source) == number(dialect.version)),
         ..Comparison::default()
     };
+    let all: BTreeSet<String> = session
+        .text("SELECT BINARY SCHEMA_NAME FROM information_schema.SCHEMATA")
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
     let mut found = BTreeMap::new();
     for schema in &archive.index.summary.schemas {
         let stored = target.stored(naming.loading(schema));
         // One that is gone has nothing in it.
-        if target.schemas.contains(&stored) {
+        if all.contains(&stored) {
             found.insert(stored.clone(), catalog::schema(&mut session, &dialect, &stored).await?);
         } else {
             result.differences.push(format!("schema {schema} is missing"));
