@@ -38,7 +38,7 @@ pub async fn run(common: &Common, args: &FailbackArgs) -> Result<(), Failure> {
         let position = desk.position(&accepted).await?;
         return show(&desk, &position).await;
     }
-    desk.take_lease().await?;
+    desk.take_lease(args.operation.is_about_an_open_one()).await?;
     let done = act(&desk, args, accepted).await;
     desk.give_lease_back().await;
     let (rest, position) = done?;

@@ -17,6 +17,7 @@ mod doctor;
 mod failback;
 mod failover;
 mod failure;
+mod follow;
 mod history;
 mod open;
 mod operation;
@@ -78,7 +79,7 @@ enum Command {
     /// Remove what the retention policy no longer keeps
     Prune(prune::PruneArgs),
     /// Show what would be lost now, and what there is to restore
-    Status,
+    Status(status::StatusArgs),
     /// Check everything that must hold before a disaster
     Doctor,
     /// Bring the service up in the other cloud, stage by stage
@@ -168,7 +169,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Verify(args) => verify::run(&common, &args).await,
             Command::Restore(args) => restore::run(&common, &args).await,
             Command::Prune(args) => prune::run(&common, &args).await,
-            Command::Status => status::run(&common).await,
+            Command::Status(args) => status::run(&common, &args).await,
             Command::Doctor => doctor::run(&common).await,
             Command::Failover(args) => failover::run(&common, &args).await,
             Command::Failback(args) => failback::run(&common, &args).await,

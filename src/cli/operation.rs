@@ -25,7 +25,9 @@ use crate::secret::resolver::Resolver;
 use crate::steps::{self, Executor};
 
 /// A process that vanished blocks the next for at most this long.
-const LEASE_FOR: Duration = Duration::from_secs(60);
+const LEASE_FOR: Duration = Duration::from_secs(30);
+/// Whoever goes on with an operation waits this long for the lease of a process that vanished.
+const OUTLASTS: Duration = Duration::from_secs(45);
 
 #[derive(Debug, Args)]
 pub struct OperationArgs {
@@ -167,7 +169,10 @@ impl Desk {
     }
 
     /// From here on nobody else acts for this place.
-    pub async fn take_lease(&mut self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// That somebody else does; with `waits`, only if they still do when a process that vanished would have lost it.
+    pub async fn take_lease(&mut self, waits: bool) -> Result<(), Failure> {
         let who = Who {
             holder: self.by.who.clone(),
             run_id: self.by.run.clone(),
@@ -175,9 +180,22 @@ impl Desk {
             pid: std::process::id(),
         };
         let name = format!("lease/{}-{}", self.place.name(), self.key());
-        let lease = lease::acquire(Arc::clone(&self.stores.control), &name, who, LEASE_FOR).await?;
-        self.lease = Some(Arc::new(Held(lease)));
-        Ok(())
+        let until = tokio::time::Instant::now() + if waits { OUTLASTS } else { Duration::ZERO };
+        let mut is_told = false;
+        loop {
+            match lease::acquire(Arc::clone(&self.stores.control), &name, who.clone(), LEASE_FOR).await {
+                Err(error @ LeaseError::Held { .. }) if tokio::time::Instant::now() < until => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        eprintln!("planb: {}; waiting whether it is given up", told(&error));
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                lease => {
+                    self.lease = Some(Arc::new(Held(lease?)));
+                    return Ok(());
+                }
+            }
+        }
     }
 
     pub async fn give_lease_back(&mut self) {

@@ -42,7 +42,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         if !has_work(&position) || left_at == Some((position.state.operations, position.state.entries)) {
             continue;
         }
-        if let Err(error) = desk.take_lease().await {
+        if let Err(error) = desk.take_lease(false).await {
             tracing::warn!(error = error.message(), "another runner is at it");
             continue;
         }

@@ -80,7 +80,6 @@ impl Screen {
 
     /// Shows what is at work here and elsewhere, and tells others of ours.
     pub async fn draw(&self, stores: &open::Stores, key: &str, place: Place) {
-        let name = |place: Place| format!("progress/{key}/{}.json", place.name());
         let mine = {
             let mut inner = self.inner();
             let is_due = inner.written_at.is_none_or(|at| at.elapsed() >= TOLD_EVERY);
@@ -96,16 +95,33 @@ impl Screen {
                 // Nobody depends on it.
                 let _ = stores
                     .control
-                    .put(&name(place), Bytes::from(told), Condition::Always)
+                    .put(&name(key, place), Bytes::from(told), Condition::Always)
                     .await;
             }
             let other = match place {
                 Place::Operator => Place::Runner,
                 Place::Runner => Place::Operator,
             };
-            let elsewhere = read(stores.control.as_ref(), &name(other)).await;
-            self.inner().elsewhere = elsewhere;
+            self.look(stores, key, &[other]).await;
         }
+        self.paint();
+    }
+
+    /// Shows what is at work anywhere.
+    pub async fn watch(&self, stores: &open::Stores, key: &str, places: &[Place]) {
+        self.look(stores, key, places).await;
+        self.paint();
+    }
+
+    async fn look(&self, stores: &open::Stores, key: &str, places: &[Place]) {
+        let mut elsewhere = BTreeMap::new();
+        for place in places {
+            elsewhere.extend(read(stores.control.as_ref(), &name(key, *place)).await);
+        }
+        self.inner().elsewhere = elsewhere;
+    }
+
+    fn paint(&self) {
         let inner = self.inner();
         let at_work = |step: &&String| inner.shown.get(*step) == Some(&"running");
         let texts: Vec<String> = inner
@@ -123,6 +139,10 @@ impl Screen {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+fn name(key: &str, place: Place) -> String {
+    format!("progress/{key}/{}.json", place.name())
 }
 
 async fn read(store: &dyn BlobStore, name: &str) -> BTreeMap<String, String> {

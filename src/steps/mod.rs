@@ -21,6 +21,7 @@ use crate::store::BlobStore;
 mod backups;
 mod command;
 mod database;
+mod fence;
 mod http;
 pub mod plan;
 pub mod values;
@@ -56,9 +57,15 @@ impl Hands for Executor {
             Kind::Http(http) => self.http(task, http).await,
             Kind::Command(command) => self.command(task, command).await,
             Kind::Manual { text } => manual(task, text),
+            Kind::Fence(server) => self.fence(task, server).await,
+            Kind::Unfence(server) => {
+                let note = self.lift(task, server).await?;
+                Ok(Outcome {
+                    note,
+                    ..Outcome::default()
+                })
+            }
             Kind::Terraform(_)
-            | Kind::Fence(_)
-            | Kind::Unfence(_)
             | Kind::Manifests(_)
             | Kind::MaintenancePage { .. }
             | Kind::Traffic(_)
@@ -69,6 +76,7 @@ impl Hands for Executor {
     async fn take_back(&self, task: &Task) -> Result<String, StepError> {
         match &self.written(task)?.kind {
             Kind::Command(command) => self.undo_command(task, command).await,
+            Kind::Fence(server) => self.lift(task, server).await,
             _ => Ok("nothing had to be taken back".to_owned()),
         }
     }
