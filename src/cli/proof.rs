@@ -17,10 +17,10 @@ use crate::backup::verify;
 use crate::config::Config;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
-use crate::restore::compare::{Comparison, compare};
+use crate::restore::compare::{self, Comparison};
 use crate::restore::ledger::Phase;
 use crate::restore::load::Progress;
-use crate::restore::plan::{Plan, Wish};
+use crate::restore::plan::Plan;
 use crate::restore::run::{Observer, Restore, Restored};
 
 /// A trial that was stopped is taken off the scratch server within this time, or by the next restore there.
@@ -59,7 +59,7 @@ pub async fn trial(
     let progress = Arc::new(Progress::default());
     let work = async {
         let restored = restore.run(&progress, &Quiet, cancel).await?;
-        let compared = compare(&restore.address, &restore.archive, &Wish::default(), sessions, cancel).await;
+        let compared = compare::trial(&restore.address, &restore.archive, sessions, cancel).await;
         Ok((
             restored,
             compared.map_err(|error| RestoreError::Begun(Box::new(error)))?,

@@ -56,7 +56,30 @@ pub async fn compare(
     sessions: usize,
     cancel: &CancellationToken,
 ) -> Result<Comparison, RestoreError> {
-    look(address, archive, Some(wish), &Naming::default(), sessions, cancel).await
+    let scope = Scope {
+        objects: Some(wish),
+        naming: &Naming::default(),
+        is_held: false,
+    };
+    look(address, archive, scope, sessions, cancel).await
+}
+
+/// The same of a trial, which stands and falls with its hold on the server: whoever takes that over ends this, too.
+///
+/// # Errors
+/// As [`compare`].
+pub async fn trial(
+    address: &Address,
+    archive: &Archive,
+    sessions: usize,
+    cancel: &CancellationToken,
+) -> Result<Comparison, RestoreError> {
+    let scope = Scope {
+        objects: Some(&Wish::default()),
+        naming: &Naming::default(),
+        is_held: true,
+    };
+    look(address, archive, scope, sessions, cancel).await
 }
 
 /// Compares tables that were loaded, under the names they have until everything else is made.
@@ -70,19 +93,37 @@ pub async fn loaded(
     sessions: usize,
     cancel: &CancellationToken,
 ) -> Result<Comparison, RestoreError> {
-    look(address, archive, None, naming, sessions, cancel).await
+    let scope = Scope {
+        objects: None,
+        naming,
+        is_held: true,
+    };
+    look(address, archive, scope, sessions, cancel).await
 }
 
-/// `objects`: views, routines, triggers and events are compared, too, as this was wished for.
+/// What is looked at, and how.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    /// Views, routines, triggers and events too, as this was wished for.
+    objects: Option<&'a Wish>,
+    naming: &'a Naming,
+    /// Part of a restore that holds the server.
+    is_held: bool,
+}
+
 async fn look(
     address: &Address,
     archive: &Archive,
-    objects: Option<&Wish>,
-    naming: &Naming,
+    scope: Scope<'_>,
     sessions: usize,
     cancel: &CancellationToken,
 ) -> Result<Comparison, RestoreError> {
     let begun = Instant::now();
+    let Scope {
+        objects,
+        naming,
+        is_held,
+    } = scope;
     let mut session = address.connect().await?;
     let dialect = dialect_of(&mut session).await?;
     for setting in dialect.reader_settings {
@@ -97,11 +138,17 @@ async fn look(
         exact: source.is_some_and(|source| number(source) == number(dialect.version)),
         ..Comparison::default()
     };
+    let all: BTreeSet<String> = session
+        .text("SELECT BINARY SCHEMA_NAME FROM information_schema.SCHEMATA")
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
     let mut found = BTreeMap::new();
     for schema in &archive.index.summary.schemas {
         let stored = target.stored(naming.loading(schema));
         // One that is gone has nothing in it.
-        if target.schemas.contains(&stored) {
+        if all.contains(&stored) {
             found.insert(stored.clone(), catalog::schema(&mut session, &dialect, &stored).await?);
         } else {
             result.differences.push(format!("schema {schema} is missing"));
@@ -146,8 +193,10 @@ async fn look(
         let (address, jobs, cancel) = (address.clone(), Arc::clone(&jobs), cancel.clone());
         tasks.spawn(async move {
             let mut session = address.connect().await?;
-            // So that whoever takes the server over ends what would go on for nobody.
-            ledger::enlist(&mut session).await?;
+            if is_held {
+                // So that whoever takes the server over ends what would go on for nobody.
+                ledger::enlist(&mut session).await?;
+            }
             for setting in settings {
                 session.execute(setting).await?;
             }

@@ -83,7 +83,7 @@ pub struct Loaded {
 struct Ground {
     target: Target,
     wish: Wish,
-    /// Restores that `--start-over` throws away.
+    /// Trials, and restores that `--start-over` throws away.
     unfinished: Vec<Record>,
 }
 
@@ -180,9 +180,9 @@ impl Foreign {
     /// Looks at the target.
     async fn ground(&self, session: &mut Session) -> Result<Ground, RestoreError> {
         let mut unfinished = ledger::records(session).await?;
-        unfinished.retain(|record| record.phase != Phase::Done);
+        unfinished.retain(|record| record.trial || record.phase != Phase::Done);
         if !self.start_over
-            && let Some(record) = unfinished.first()
+            && let Some(record) = unfinished.iter().find(|record| !record.trial)
         {
             return Err(record.as_unfinished());
         }

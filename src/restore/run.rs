@@ -252,6 +252,10 @@ impl Restore {
         cancel: &CancellationToken,
     ) -> Result<(), RestoreError> {
         for record in ledger::records(holder).await? {
+            if record.trial && !self.trial {
+                ledger::forget(holder, &record).await?;
+                continue;
+            }
             if record.phase != Phase::Done && record.replaces() && self.throws_away(&record, is_begun) {
                 let back = replace::back::take_back(&self.address, record, cancel).await?;
                 for missing in back.missing {
