@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keep::{self, Kept, KeptDefinition, Stands};
 use super::locks::{self, Careful};
-use super::swap::drop_all;
+use super::swap::{PLAIN_MODE, drop_all};
 use super::{names, sides};
 use crate::dump::catalog::{self, Definition};
 use crate::dump::definition;
@@ -127,10 +127,7 @@ pub async fn take_back(
     let mut session = address.connect().await?;
     ledger::enlist(&mut session).await?;
     locks::bound(&mut session).await?;
-    // As the members of a backup leave it.
-    session
-        .execute("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'")
-        .await?;
+    session.execute(PLAIN_MODE).await?;
     session.execute("SET NAMES utf8mb4").await?;
     keep::prepare(&mut session).await?;
     let target = target::survey(&mut session).await?;

@@ -244,6 +244,11 @@ pub async fn drop_all(
     definitions: &[catalog::Definition],
 ) -> Result<(), RestoreError> {
     for definition in definitions {
+        // MariaDB knows packages in this mode only.
+        let is_package = definition.kind.starts_with("PACKAGE");
+        if is_package {
+            careful.session.execute("SET SESSION sql_mode = 'ORACLE'").await?;
+        }
         careful
             .run(format!(
                 "DROP {} IF EXISTS {}",
@@ -251,6 +256,12 @@ pub async fn drop_all(
                 qualified(schema, &definition.name)
             ))
             .await?;
+        if is_package {
+            careful.session.execute(PLAIN_MODE).await?;
+        }
     }
     Ok(())
 }
+
+/// As the members of a backup leave it.
+pub const PLAIN_MODE: &str = "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'";
