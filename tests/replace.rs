@@ -20,7 +20,15 @@ fn restorer(target: &Endpoint) -> String {
 }
 
 fn arguments<'a>(to: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let place = ["restore", "--to", to, "--password", "env:PLANB_SOURCE_PASSWORD", "--tls", "off"];
+    let place = [
+        "restore",
+        "--to",
+        to,
+        "--password",
+        "env:PLANB_SOURCE_PASSWORD",
+        "--tls",
+        "off",
+    ];
     [&["--json"], &place[..], more].concat()
 }
 
@@ -80,7 +88,8 @@ fn other_content(target: &Server) {
 }
 
 fn schemas_like(target: &Endpoint, pattern: &str) -> String {
-    let sql = format!("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '{pattern}' ORDER BY 1");
+    let sql =
+        format!("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '{pattern}' ORDER BY 1");
     target.sql(&sql).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -99,7 +108,10 @@ fn hard_over_hard(flavor: Flavor) {
     let wanted = asleep(census(&source, &HARD));
 
     let said = planb.fails(3, &arguments(&to, &[]));
-    assert!(said.contains("already holds hard") && said.contains("--replace"), "{said}");
+    assert!(
+        said.contains("already holds hard") && said.contains("--replace"),
+        "{said}"
+    );
     let plan = planb.json(&arguments(&to, &["--replace", "--plan"]));
     assert_eq!(plan["replaces"]["schemas"].as_array().map(Vec::len), Some(3), "{plan}");
     assert!(plan["replaces"]["needed_bytes"].as_u64() > Some(0), "{plan}");
@@ -156,7 +168,7 @@ const BANK: [&str; 2] = ["bank", "shop"];
 /// Two schemas with everything in them that a swap has to do with, small.
 fn bank(server: &Server, number: u32) {
     server.sql(&format!(
-        "CREATE DATABASE bank CHARACTER SET {charset}; CREATE DATABASE shop; CREATE USER IF NOT EXISTS owner{number}@'%';
+        "CREATE DATABASE bank CHARACTER SET {charset}; CREATE DATABASE shop; CREATE USER IF NOT EXISTS owner{number}@'%'; GRANT ALL ON *.* TO owner{number}@'%';
          USE bank;
          CREATE TABLE p (id INT PRIMARY KEY, n INT); INSERT INTO p VALUES ({number}, 1), (100, 2);
          CREATE TABLE c (id INT PRIMARY KEY AUTO_INCREMENT, p INT, t VARCHAR(80), FULLTEXT KEY words (t), CONSTRAINT of_p FOREIGN KEY (p) REFERENCES p (id))
@@ -212,7 +224,7 @@ impl Stage {
         planb.backup(&[]);
         let target = Server::start(flavor, &[]);
         bank(&target, 1);
-        target.sql("CREATE USER owner2@'%'");
+        target.sql("CREATE USER owner2@'%'; GRANT ALL ON *.* TO owner2@'%'");
         let to = restorer(&target);
         Self {
             before: census(&target, &BANK),
@@ -288,7 +300,11 @@ impl Stage {
 
 /// Which statements to be killed at: all of them in a soak, else some.
 fn places(total: usize, dice: &mut impl FnMut() -> usize) -> Vec<usize> {
-    let step = if std::env::var_os("PLANB_SOAK_SWAPS").is_some() { 1 } else { total / 8 + 1 };
+    let step = if std::env::var_os("PLANB_SOAK_SWAPS").is_some() {
+        1
+    } else {
+        total / 8 + 1
+    };
     (1 + dice() % step..=total).step_by(step).collect()
 }
 
@@ -309,17 +325,19 @@ fn killed_at_statements(flavor: Flavor) {
     let chosen = places(statements.len(), &mut dice);
     println!("{}: {} of {} statements", flavor.name(), chosen.len(), statements.len());
     for number in chosen {
-        for (goes_on, when) in [
-            (true, When::Before(number)),
-            (false, When::After(number)),
-        ] {
+        for (goes_on, when) in [(true, When::Before(number)), (false, When::After(number))] {
             // Half of the four combinations at each, the other half at the next.
             let goes_on = goes_on ^ (number % 2 == 0);
             let (is_cut, seen) = stage.cut(&["--replace"], SWAP, when.clone());
             let at = format!("{} {when:?} {:?}", flavor.name(), seen.last());
             if goes_on {
                 // Killed after its last word, it is done.
-                let is_done = !is_cut || stage.target.sql("SELECT COUNT(*) FROM planb.restores WHERE phase <> 'done'").trim() == "0";
+                let is_done = !is_cut
+                    || stage
+                        .target
+                        .sql("SELECT COUNT(*) FROM planb.restores WHERE phase <> 'done'")
+                        .trim()
+                        == "0";
                 if !is_done {
                     stage.ok(&["--replace"]);
                 }
@@ -366,10 +384,16 @@ fn a_roll_back_is_killed_at_any_statement() {
             } else {
                 stage.cut(&["--replace"], "RENAME TABLE", When::After(3));
             }
-            let when = if dice() % 2 == 0 { When::Before(number) } else { When::After(number) };
+            let when = if dice() % 2 == 0 {
+                When::Before(number)
+            } else {
+                When::After(number)
+            };
             let (is_cut, seen) = stage.cut(&["--roll-back"], BACK, when.clone());
             let at = format!("{} {when:?} finished {is_finished} {:?}", flavor.name(), seen.last());
-            let left = stage.target.sql("SELECT COUNT(*) FROM planb.restores WHERE phase = 'rolling back'");
+            let left = stage
+                .target
+                .sql("SELECT COUNT(*) FROM planb.restores WHERE phase = 'rolling back'");
             if is_cut && left.trim() == "1" {
                 // Forward is closed by now.
                 let said = stage.planb.run(&arguments(&stage.to, &["--replace"]));
@@ -378,7 +402,10 @@ fn a_roll_back_is_killed_at_any_statement() {
             }
             stage.assert_as_before(&at);
             if is_finished {
-                assert!(schemas_like(&stage.target, "planb%").contains("planb_new_bank"), "{at}: dropped");
+                assert!(
+                    schemas_like(&stage.target, "planb%").contains("planb_new_bank"),
+                    "{at}: dropped"
+                );
                 stage.ok(&["--drop-old"]);
             }
             stage.assert_clean(&at);

@@ -286,7 +286,10 @@ impl Job<'_> {
             None
         };
         if json {
-            println!("{}", told::restored_json(&backup, &restore, &restored, compared.as_ref()));
+            println!(
+                "{}",
+                told::restored_json(&backup, &restore, &restored, compared.as_ref())
+            );
         } else {
             told::print_restored(&backup, &restore, &restored);
             if let Some(compared) = compared.as_ref().filter(|compared| compared.differences.is_empty()) {

@@ -13,7 +13,12 @@ use crate::dump::literal::{identifier, qualified};
 use crate::mysql::Session;
 
 impl Restore {
-    pub(super) async fn schema(&self, control: &mut Session, prepared: &Prepared, run: &str) -> Result<(), RestoreError> {
+    pub(super) async fn schema(
+        &self,
+        control: &mut Session,
+        prepared: &Prepared,
+        run: &str,
+    ) -> Result<(), RestoreError> {
         let plan = &prepared.plan;
         let target = &prepared.target;
         let schemas: BTreeSet<String> = plan
@@ -59,7 +64,12 @@ impl Restore {
         Ok(())
     }
 
-    pub(super) async fn data(&self, control: &mut Session, loading: &Arc<Loading>, resumed: bool) -> Result<(), RestoreError> {
+    pub(super) async fn data(
+        &self,
+        control: &mut Session,
+        loading: &Arc<Loading>,
+        resumed: bool,
+    ) -> Result<(), RestoreError> {
         let loaded = ledger::loaded(control, &self.archive.digest).await?;
         loading.progress.stored_bytes.store(0, Relaxed);
         loading.progress.rows.store(0, Relaxed);

@@ -110,7 +110,10 @@ async fn look(
             objects.insert((stored(schema), definition.kind.to_lowercase(), stored(&definition.name)));
         }
         for definition in &found.table_definitions {
-            rules.insert((in_schema(schema), stored(&definition.name)), rules_of(&definition.create));
+            rules.insert(
+                (in_schema(schema), stored(&definition.name)),
+                rules_of(&definition.create),
+            );
         }
         for mut table in found.tables {
             let place = (table.schema.clone(), table.name.clone());

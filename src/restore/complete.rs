@@ -11,12 +11,7 @@ use crate::dump::literal::qualified;
 use crate::mysql::Session;
 
 /// Every table of the plan exists. `is_settled`: under its real name.
-pub async fn tables(
-    session: &mut Session,
-    plan: &Plan,
-    target: &Target,
-    is_settled: bool,
-) -> Result<(), RestoreError> {
+pub async fn tables(session: &mut Session, plan: &Plan, target: &Target, is_settled: bool) -> Result<(), RestoreError> {
     let schema = |table: &PlannedTable| target.stored(if is_settled { settled(table) } else { &table.schema });
     let rows = session
         .text("SELECT BINARY TABLE_SCHEMA, BINARY TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE <> 'VIEW'")

@@ -27,11 +27,7 @@ pub async fn roll_back(address: &Address, json: bool) -> Result<(), Failure> {
             })
         );
     } else {
-        println!(
-            "{} is taken back; as before: {}",
-            back.backup,
-            back.schemas.join(", ")
-        );
+        println!("{} is taken back; as before: {}", back.backup, back.schemas.join(", "));
         if !back.aside.is_empty() {
             println!(
                 "what had been restored, and whatever was written to it since, stands in {} until planb restore --drop-old",

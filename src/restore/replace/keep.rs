@@ -89,7 +89,9 @@ pub async fn kept(session: &mut Session) -> Result<Vec<Kept>, DbError> {
         return Ok(Vec::new());
     }
     let rows = session
-        .table("SELECT of_schema, digest, backup, collation_name, stands, definition FROM planb.kept_schemas ORDER BY 1")
+        .table(
+            "SELECT of_schema, digest, backup, collation_name, stands, definition FROM planb.kept_schemas ORDER BY 1",
+        )
         .await?;
     Ok(rows
         .into_iter()
@@ -116,8 +118,21 @@ pub async fn definitions(session: &mut Session, schema: &str) -> Result<Vec<Kept
     );
     let mut kept = Vec::new();
     for row in session.table(&sql).await? {
-        let Some([kind, name, position, create, sql_mode, client, connection, database, zone, unusable, asleep]) =
-            cells(row)
+        let Some(
+            [
+                kind,
+                name,
+                position,
+                create,
+                sql_mode,
+                client,
+                connection,
+                database,
+                zone,
+                unusable,
+                asleep,
+            ],
+        ) = cells(row)
         else {
             continue;
         };
@@ -184,6 +199,10 @@ pub async fn keep(
         let known = there
             .iter()
             .find(|kept| kept.definition.kind == definition.kind && kept.definition.name == definition.name);
+        // A view is unusable as soon as one under it is dropped: as it was kept before, it is right.
+        if definition.broken.is_some() && known.is_some_and(|kept| kept.definition.broken.is_none()) {
+            continue;
+        }
         let position = known.map_or(next, |kept| kept.position);
         next = next.max(position + 1);
         session
@@ -235,6 +254,15 @@ pub async fn forget(session: &mut Session, schemas: &[Kept], stands: Stands, rec
     session.execute("COMMIT").await
 }
 
+/// Forgets which tables were loaded, once they are aside again: what is under the real names then is not theirs.
+pub async fn unload(session: &mut Session, reals: &[String]) -> Result<(), DbError> {
+    for real in reals {
+        let sql = format!("DELETE FROM planb.loaded_tables WHERE of_schema = {}", string(real));
+        session.execute(sql).await?;
+    }
+    Ok(())
+}
+
 /// Forgets a schema of which nothing is there any more.
 pub async fn forget_wholly(session: &mut Session, kept: &Kept) -> Result<(), DbError> {
     session.execute("START TRANSACTION").await?;
@@ -270,7 +298,9 @@ pub async fn look(session: &mut Session, reals: &[String]) -> Result<BTreeMap<St
         Vec::new()
     };
     let of = |schema: &str| {
-        let tables = rows.iter().filter(|row| row.first().is_some_and(|known| known == schema));
+        let tables = rows
+            .iter()
+            .filter(|row| row.first().is_some_and(|known| known == schema));
         tables.filter_map(|row| row.get(1).cloned()).collect::<BTreeSet<_>>()
     };
     let sides = reals.iter().map(|real| {

@@ -170,9 +170,8 @@ fn swap_schemas(sql: &[u8], name: impl Fn(&str) -> Option<String>) -> Vec<u8> {
 /// Whether what follows is a table's or a sequence's name.
 fn names_a_table(before: &[u8]) -> bool {
     let before = before.trim_ascii_end();
-    let ends = |word: &[u8]| {
-        before.len() >= word.len() && before[before.len() - word.len()..].eq_ignore_ascii_case(word)
-    };
+    let ends =
+        |word: &[u8]| before.len() >= word.len() && before[before.len() - word.len()..].eq_ignore_ascii_case(word);
     ends(b" REFERENCES") || ends(b"NEXTVAL(") || ends(b"LASTVAL(") || ends(b"SETVAL(")
 }
 
@@ -182,9 +181,11 @@ fn unions_elsewhere(create: &[u8]) -> bool {
     let Some(at) = memchr::memmem::rfind(&masked, b" UNION=(") else {
         return false;
     };
-    let end = masked[at..].iter().position(|&b| b == b')').map_or(masked.len(), |end| at + end);
-    masked[at..end].contains(&b'.')
-        && create[at..end].windows(3).any(|window| window == b"`.`")
+    let end = masked[at..]
+        .iter()
+        .position(|&b| b == b')')
+        .map_or(masked.len(), |end| at + end);
+    masked[at..end].contains(&b'.') && create[at..end].windows(3).any(|window| window == b"`.`")
 }
 
 /// Whether a table is made in the schema in use.
@@ -254,8 +255,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_rewritten_is_refused() {
-        assert!(unions_elsewhere(b"CREATE TABLE `m` (\n  `a` int\n) ENGINE=MRG_MyISAM UNION=(`s`.`a`,`b`)"));
-        assert!(!unions_elsewhere(b"CREATE TABLE `m` (\n  `a` int\n) ENGINE=MRG_MyISAM UNION=(`a`,`b.c`) COMMENT='`.`'"));
+        assert!(unions_elsewhere(
+            b"CREATE TABLE `m` (\n  `a` int\n) ENGINE=MRG_MyISAM UNION=(`s`.`a`,`b`)"
+        ));
+        assert!(!unions_elsewhere(
+            b"CREATE TABLE `m` (\n  `a` int\n) ENGINE=MRG_MyISAM UNION=(`a`,`b.c`) COMMENT='`.`'"
+        ));
         assert!(is_unqualified(b"CREATE TABLE `a.b` (\n"));
         assert!(!is_unqualified(b"CREATE TABLE `a`.`b` (\n"));
     }

@@ -66,7 +66,10 @@ pub fn back(schemas: &BTreeMap<String, Sides>, mark: &str) -> Vec<Rename> {
     let marked = schemas.iter().filter(|(_, sides)| sides.is_swapped(mark));
     renames.extend(marked.map(|(real, _)| rename(real, &names::new(real), mark)));
     for (real, sides) in schemas {
-        let tables = sides.real.iter().filter(|table| table.as_str() != mark && of_us(sides, table));
+        let tables = sides
+            .real
+            .iter()
+            .filter(|table| table.as_str() != mark && of_us(sides, table));
         renames.extend(tables.map(|table| rename(real, &names::new(real), table)));
     }
     for (real, sides) in schemas {
@@ -130,7 +133,10 @@ mod tests {
         let mut world = world.clone();
         for rename in renames {
             let whose = world.remove(&rename.from).expect("it is there");
-            assert!(world.insert(rename.to.clone(), whose).is_none(), "{rename:?} goes over another");
+            assert!(
+                world.insert(rename.to.clone(), whose).is_none(),
+                "{rename:?} goes over another"
+            );
         }
         world
     }
@@ -160,7 +166,11 @@ mod tests {
             let mut after = World::new();
             for ((schema, table), whose) in &before {
                 let real = names::real(schema).unwrap_or(schema);
-                let to = if *whose == "new" { real.to_owned() } else { names::old(real) };
+                let to = if *whose == "new" {
+                    real.to_owned()
+                } else {
+                    names::old(real)
+                };
                 after.insert((to, table.clone()), *whose);
             }
             let all = forward(&sides(&before, &loaded), MARK);

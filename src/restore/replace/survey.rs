@@ -48,7 +48,11 @@ pub async fn survey(
     target: &Target,
     wanted: &Schema,
 ) -> Result<Standing, RestoreError> {
-    let reals: Vec<String> = wanted.databases.iter().map(|database| target.stored(&database.name)).collect();
+    let reals: Vec<String> = wanted
+        .databases
+        .iter()
+        .map(|database| target.stored(&database.name))
+        .collect();
     let there = keep::schemas(session).await?;
     let mut standing = Standing {
         schemas: reals.iter().filter(|real| there.contains(*real)).cloned().collect(),

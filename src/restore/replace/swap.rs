@@ -9,8 +9,8 @@ use super::keep::{self, Kept, Stands};
 use super::locks::{self, Careful};
 use super::sides::{self, Sides};
 use super::{back, names, survey};
-use crate::dump::catalog;
 use crate::dump::literal::{identifier, qualified, string};
+use crate::dump::{catalog, definition};
 use crate::mysql::dialect::{Dialect, Family};
 use crate::mysql::{Address, Session};
 use crate::restore::error::RestoreError;
@@ -101,13 +101,7 @@ impl Swap<'_> {
         if let Err(RestoreError::InUse(_)) = &renamed {
             // Whoever writes goes on doing so: with the triggers that were there.
             let old = kept.iter().map(|(old, _)| old.clone()).collect::<Vec<_>>();
-            let put = back::put_back(
-                &mut hands.careful,
-                &mut hands.reader,
-                &hands.dialect,
-                self.target,
-                &old,
-            );
+            let put = back::put_back(&mut hands.careful, &mut hands.reader, &hands.dialect, self.target, &old);
             if let Err(error) = put.await {
                 tracing::warn!(%error, "not every trigger, view, routine and event could be put back; --roll-back tries again");
             }
@@ -167,7 +161,13 @@ impl Swap<'_> {
         for schema in &found {
             drop_all(&mut hands.careful, &schema.name, &schema.events).await?;
             ledger::forget_events(&mut hands.careful.session, &schema.name).await?;
-            drop_all(&mut hands.careful, &schema.name, &schema.views).await?;
+        }
+        // Each before those it names, so that none stands there unusable.
+        let views = found.iter().flat_map(|schema| schema.views.iter().cloned()).collect();
+        for view in definition::order_views(views).iter().rev() {
+            drop_all(&mut hands.careful, &view.schema, std::slice::from_ref(view)).await?;
+        }
+        for schema in &found {
             drop_all(&mut hands.careful, &schema.name, &schema.routines).await?;
         }
         for schema in &found {
@@ -186,7 +186,11 @@ impl Swap<'_> {
         if self.target.version.family == Family::MariaDb {
             self.settle_defaults(hands).await?;
         }
-        let creates: Vec<(String, &[u8])> = hands.creates.iter().map(|(real, create)| (real.clone(), *create)).collect();
+        let creates: Vec<(String, &[u8])> = hands
+            .creates
+            .iter()
+            .map(|(real, create)| (real.clone(), *create))
+            .collect();
         for (real, create) in creates {
             if let Some(sql) = keep::alter_database(create, &real) {
                 hands.careful.run(sql).await?;
