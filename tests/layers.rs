@@ -64,7 +64,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 30] = [
+const PURE: [&str; 33] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -89,6 +89,9 @@ const PURE: [&str; 30] = [
     "src/restore/plan.rs",
     "src/restore/programs.rs",
     "src/restore/repair.rs",
+    "src/restore/replace/judge.rs",
+    "src/restore/replace/names.rs",
+    "src/restore/replace/sides.rs",
     "src/restore/schema.rs",
     "src/restore/statements.rs",
     "src/config/",

@@ -443,3 +443,192 @@ fn a_half_done_rename_is_understood() {
         }
     }
 }
+
+/// A small target and a small backup for one question.
+fn small(flavor: Flavor, old: &str, new: &str) -> (Server, Server, Planb, String) {
+    let source = Server::start(flavor, &[]);
+    source.sql(new);
+    let planb = Planb::new(&source, &reader(&source, &[]));
+    planb.backup(&[]);
+    let target = Server::start(flavor, &[]);
+    target.sql(old);
+    let to = restorer(&target);
+    (source, target, planb, to)
+}
+
+#[test]
+fn what_stands_against_a_replace_is_told_before_anything_is_written() {
+    let long = "l".repeat(55);
+    let (_source, target, planb, to) = small(
+        Flavor::MySql,
+        "CREATE DATABASE bank; CREATE DATABASE other; CREATE TABLE bank.t (id INT PRIMARY KEY);
+         CREATE TABLE other.c (id INT PRIMARY KEY, t INT, CONSTRAINT inwards FOREIGN KEY (t) REFERENCES bank.t (id));
+         CREATE DATABASE planb_old_bank; CREATE TABLE planb_old_bank.precious (id INT)",
+        &format!(
+            "CREATE DATABASE bank; CREATE TABLE bank.t (id INT PRIMARY KEY); INSERT INTO bank.t VALUES (7); CREATE DATABASE {long}"
+        ),
+    );
+    let said = planb.fails(3, &arguments(&to, &["--replace"]));
+    for problem in ["other.c (inwards", "54 leave room", "planb_old_bank"] {
+        assert!(said.contains(problem), "{problem} is not told: {said}");
+    }
+    assert_eq!(schemas_like(&target, "planb"), "", "nothing was written");
+    target.sql("SELECT * FROM planb_old_bank.precious");
+    // Of a dump that cannot be compared, nothing is replaced.
+    let plain = planb.path().join("plain.sql");
+    std::fs::write(&plain, "CREATE DATABASE bank;\n-- Dump completed\n").expect("a file");
+    let file = plain.display().to_string();
+    planb.fails(2, &arguments(&to, &["--replace", &file]));
+}
+
+/// Unfinished, it goes on as it was begun; `--start-over` puts back what was there, and begins anew.
+#[test]
+fn begun_one_way_it_goes_on_that_way() {
+    let stage = Stage::set(Flavor::MySql);
+    stage.cut(&["--replace"], "RENAME TABLE", When::After(2));
+    let said = stage.planb.run(&arguments(&stage.to, &[]));
+    let said = support::planb::text(&said);
+    assert!(
+        said.contains("--roll-back") || said.contains("another restore"),
+        "{said}"
+    );
+    stage.ok(&["--replace", "--start-over"]);
+    stage.assert_replaced("begun anew");
+    stage.ok(&["--roll-back"]);
+    stage.ok(&["--drop-old"]);
+    stage.assert_clean("taken back");
+    // Killed while it loads, nothing of the old was touched.
+    stage.cut(&["--replace"], "SET phase = 'data'", When::After(5));
+    stage.assert_as_before("while loading");
+    let said = stage.planb.run(&arguments(&stage.to, &["--drop-old"]));
+    assert_eq!(said.status.code(), Some(3), "{}", support::planb::text(&said));
+    stage.ok(&["--roll-back"]);
+    stage.assert_clean("thrown away");
+}
+
+/// What was loaded differs from the backup: the old stays as it is.
+#[test]
+fn what_differs_is_not_put_in_place() {
+    let stage = Stage::set(Flavor::MariaDb);
+    stage.cut(&["--replace"], "SET phase = 'check'", When::Before(1));
+    stage.target.sql("UPDATE planb_new_bank.p SET n = n + 1 WHERE id = 100");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let said = loop {
+        let output = stage.planb.run(&arguments(&stage.to, &["--replace"]));
+        let said = support::planb::text(&output);
+        if !said.contains("another restore is running") {
+            assert_eq!(output.status.code(), Some(4), "{said}");
+            break said;
+        }
+        assert!(std::time::Instant::now() < deadline, "{said}");
+    };
+    assert!(
+        said.contains("bank.p") && said.contains("nothing of what was there is touched"),
+        "{said}"
+    );
+    stage.assert_as_before("compared");
+    stage.ok(&["--roll-back"]);
+    stage.assert_clean("thrown away");
+}
+
+/// Who reads a table while old and new change places finds one of them, always.
+#[test]
+fn a_reader_finds_the_old_or_the_new() {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for flavor in Flavor::ALL {
+        let stage = Stage::set(flavor);
+        let mut client = stage.target.client();
+        let mut client = client
+            .args(["-N", "-B", "--force", "--unbuffered"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("a client");
+        let mut stdin = client.stdin.take().expect("its input");
+        let done = AtomicBool::new(false);
+        let output = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if stdin.write_all(b"SELECT MIN(id) FROM bank.p;\n").is_err() {
+                        break;
+                    }
+                }
+                drop(stdin);
+            });
+            let read = scope.spawn(|| client.wait_with_output().expect("output"));
+            stage.ok(&["--replace"]);
+            done.store(true, Ordering::Relaxed);
+            read.join().expect("read")
+        });
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!errors.contains("ERROR"), "{}: {errors}", flavor.name());
+        let rows = String::from_utf8_lossy(&output.stdout);
+        let rows: Vec<&str> = rows.lines().collect();
+        let turn = rows.iter().position(|row| *row == "2").expect("the new was read");
+        assert!(
+            turn > 0 && rows[..turn].iter().all(|row| *row == "1"),
+            "the old was read first"
+        );
+        assert!(rows[turn..].iter().all(|row| *row == "2"), "and never again");
+        println!("{}: {} reads", flavor.name(), rows.len());
+    }
+}
+
+/// A transaction that uses a table keeps the swap waiting, not failing.
+#[test]
+fn a_swap_waits_for_who_uses_a_table() {
+    let stage = Stage::set(Flavor::MySql);
+    let mut user = stage.target.client();
+    let script = "START TRANSACTION; SELECT * FROM bank.p; SELECT 'there'; DO SLEEP(13); COMMIT";
+    let mut user = user
+        .args(["-N", "-B", "--unbuffered", "-e", script])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a client");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(user.stdout.take().expect("output")));
+    assert!(lines.any(|line| line.is_ok_and(|line| line == "there")));
+    let output = stage.planb.run(&arguments(&stage.to, &["--replace"]));
+    let said = support::planb::text(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("in use") && said.contains("root@"),
+        "who it is waits for is not told: {said}"
+    );
+    user.wait().expect("ended");
+    stage.assert_replaced("after the wait");
+}
+
+/// Killed by the clock, not by the statement.
+#[test]
+fn killed_at_random_moments_it_goes_on_or_back() {
+    let mut dice = dice();
+    for flavor in Flavor::ALL {
+        let stage = Stage::set(flavor);
+        for round in 0..3 {
+            let mut child = stage.planb.spawn(&arguments(&stage.to, &["--replace"]));
+            std::thread::sleep(std::time::Duration::from_millis(200 + dice() as u64 % 1_500));
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+            let at = format!("{} round {round}", flavor.name());
+            let phase = stage
+                .target
+                .try_sql("SELECT phase FROM planb.restores")
+                .unwrap_or_default();
+            println!("{at}: killed in phase {:?}", phase.trim());
+            if phase.trim().is_empty() {
+                continue;
+            }
+            if phase.trim() != "done" && dice() % 2 == 0 {
+                stage.ok(&["--replace"]);
+                stage.assert_replaced(&at);
+            }
+            let back = stage.ok(&["--roll-back"]);
+            if back["aside"].to_string() != "[]" {
+                stage.ok(&["--drop-old"]);
+            }
+            stage.assert_clean(&at);
+        }
+    }
+}

@@ -335,7 +335,7 @@ pub async fn put_back(
 }
 
 /// Routines, views (each after those it names), triggers, events.
-fn in_order<'a>(all: Vec<(KeptDefinition, &'a Kept, bool)>) -> Vec<(KeptDefinition, &'a Kept, bool)> {
+fn in_order(all: Vec<(KeptDefinition, &Kept, bool)>) -> Vec<(KeptDefinition, &Kept, bool)> {
     let views = all.iter().filter(|(kept, ..)| kept.definition.kind == "VIEW");
     let order = definition::order_views(views.map(|(kept, ..)| kept.definition.clone()).collect());
     let mut ranked: Vec<_> = all
