@@ -562,8 +562,14 @@ fn a_reader_finds_the_old_or_the_new() {
             done.store(true, Ordering::Relaxed);
             read.join().expect("read")
         });
+        // A statement may lose against the swap (1213, to be tried again), and never finds a table missing.
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(!errors.contains("ERROR"), "{}: {errors}", flavor.name());
+        let mut errors = errors.lines().filter(|line| line.contains("ERROR"));
+        assert!(
+            errors.all(|line| line.contains("ERROR 1213")),
+            "{}: {output:?}",
+            flavor.name()
+        );
         let rows = String::from_utf8_lossy(&output.stdout);
         let rows: Vec<&str> = rows.lines().collect();
         let turn = rows.iter().position(|row| *row == "2").expect("the new was read");
