@@ -37,13 +37,25 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ),
     ("secret", &["aws", "config"]),
     ("source", &["aws", "config", "mysql", "secret"]),
-    ("store", &["clock", "secret"]),
     (
         "steps",
         &[
-            "backup", "config", "dump", "fence", "format", "mysql", "recovery", "restore", "secret", "store",
+            "backup",
+            "config",
+            "dump",
+            "fence",
+            "format",
+            "mysql",
+            "recovery",
+            "restore",
+            "secret",
+            "store",
+            "edge",
+            "kubernetes",
+            "terraform",
         ],
     ),
+    ("store", &["clock", "secret"]),
     ("terraform", &["secret"]),
 ];
 
@@ -64,7 +76,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 32] = [
+const PURE: [&str; 35] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -97,6 +109,9 @@ const PURE: [&str; 32] = [
     "src/doctor.rs",
     "src/doctor/",
     "src/terraform/events.rs",
+    "src/restore/replace/judge.rs",
+    "src/restore/replace/names.rs",
+    "src/restore/replace/sides.rs",
 ];
 
 /// The one function among the pure ones that reads: the configuration's file.

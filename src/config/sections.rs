@@ -23,6 +23,12 @@ pub(super) const YEAR: Duration = Duration::from_secs(366 * 86_400);
 /// The server's own schemas: never dumped, since another server has its own.
 pub(super) const SERVER_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
 
+/// Whether a schema is PlanB's bookkeeping, or what a restore loads or keeps aside.
+pub(super) fn is_planbs_own(schema: &str) -> bool {
+    let lower = schema.to_ascii_lowercase();
+    lower == "planb" || lower.starts_with("planb_new_") || lower.starts_with("planb_old_")
+}
+
 pub(super) fn service(document: &mut Document<'_>) -> Service {
     let mut section = document.section("service");
     let name = section.text("name", label);
@@ -62,6 +68,11 @@ pub(super) fn source(document: &mut Document<'_>) -> Source {
             section.problem(
                 "databases",
                 format!("{name} is the server's own and is never dumped: remove it"),
+            );
+        } else if is_planbs_own(name) {
+            section.problem(
+                "databases",
+                format!("{name} is PlanB's own and is never dumped: remove it"),
             );
         } else if name.is_empty() || name.chars().count() > 64 {
             section.problem("databases", "a database's name has 1 to 64 letters");

@@ -9,6 +9,7 @@
 
 pub mod accounts;
 pub mod census;
+pub mod cut;
 pub mod old;
 pub mod planb;
 pub mod restores;
@@ -23,6 +24,7 @@ pub use accounts::{
     AZURE_LIKE_ARGS, azure_like_admin, rds_heartbeat, rds_like_account, rds_like_account_without, restorer,
 };
 pub use census::{assert_same, census};
+pub use cut::{Cut, When};
 pub use old::old_backup;
 pub use planb::{PASSWORD, Planb, reader};
 pub use runner::{GatedStore, Told, runner, wanted};

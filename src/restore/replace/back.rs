@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keep::{self, Kept, KeptDefinition, Stands};
 use super::locks::{self, Careful};
-use super::swap::drop_all;
+use super::swap::{PLAIN_MODE, drop_all};
 use super::{names, sides};
 use crate::dump::catalog::{self, Definition};
 use crate::dump::definition;
@@ -137,10 +137,7 @@ pub async fn take_back(
     let mut session = address.connect().await?;
     ledger::enlist(&mut session).await?;
     locks::bound(&mut session).await?;
-    // As the members of a backup leave it.
-    session
-        .execute("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'")
-        .await?;
+    session.execute(PLAIN_MODE).await?;
     session.execute("SET NAMES utf8mb4").await?;
     keep::prepare(&mut session).await?;
     let target = target::survey(&mut session).await?;
@@ -198,15 +195,17 @@ async fn tables(
         ledger::forget_events(&mut careful.session, real).await?;
     }
     let renames = sides::back(&sides, MARK);
-    if renames.is_empty() {
-        return Ok(());
-    }
     for place in renames.iter().map(|rename| &rename.to.0).collect::<BTreeSet<_>>() {
         careful
             .run(format!("CREATE DATABASE IF NOT EXISTS {}", identifier(place)))
             .await?;
     }
-    careful.run(sides::statement(&renames)).await
+    if !renames.is_empty() {
+        careful.run(sides::statement(&renames)).await?;
+    }
+    // Before anything aside is dropped: a table that is not there would look like one that has its real name.
+    keep::unload(&mut careful.session, &reals).await?;
+    Ok(())
 }
 
 /// Each schema's own definition as it was, or no schema where there was none.
@@ -267,7 +266,8 @@ pub async fn put_back(
     kept: &[Kept],
 ) -> Result<Put, RestoreError> {
     let mut put = Put::default();
-    let mut absent: Vec<(KeptDefinition, &Kept)> = Vec::new();
+    // All of them in order, those that are there too: views need each other through them.
+    let mut all: Vec<(KeptDefinition, &Kept, bool)> = Vec::new();
     for kept in kept.iter().filter(|kept| !kept.create.is_empty()) {
         let found = catalog::schema(reader, dialect, &kept.schema).await?;
         let there: BTreeSet<(&str, &str)> = keep::programs(&found)
@@ -281,12 +281,14 @@ pub async fn put_back(
         for definition in definitions {
             // Triggers fire in the order in which they are made: all of them again, or none.
             let again = definition.definition.kind == "TRIGGER" && !triggers_whole;
-            if again || !is_there(&definition.definition) {
-                absent.push((definition, kept));
-            }
+            let is_absent = again || !is_there(&definition.definition);
+            all.push((definition, kept, is_absent));
         }
     }
-    for (definition, kept) in in_order(absent) {
+    for (definition, kept, is_absent) in in_order(all) {
+        if !is_absent {
+            continue;
+        }
         let name = format!(
             "{} {}.{}",
             definition.definition.kind.to_lowercase(),
@@ -333,30 +335,30 @@ pub async fn put_back(
 }
 
 /// Routines, views (each after those it names), triggers, events.
-fn in_order<'a>(absent: Vec<(KeptDefinition, &'a Kept)>) -> Vec<(KeptDefinition, &'a Kept)> {
-    let (views, others): (Vec<_>, Vec<_>) = absent.into_iter().partition(|(kept, _)| kept.definition.kind == "VIEW");
-    let order = definition::order_views(views.iter().map(|(kept, _)| kept.definition.clone()).collect());
-    let mut views: Vec<Option<(KeptDefinition, &'a Kept)>> = views.into_iter().map(Some).collect();
-    let views = order.into_iter().filter_map(|definition| {
-        let slot = views
-            .iter_mut()
-            .find(|slot| slot.as_ref().is_some_and(|(kept, _)| kept.definition == definition))?;
-        slot.take()
-    });
-    let views: Vec<_> = views.collect();
-    let mut ordered = Vec::new();
-    let mut late = Vec::new();
-    for one in others {
-        match one.0.definition.kind {
-            "TRIGGER" => late.push((0, one)),
-            "EVENT" => late.push((1, one)),
-            _ => ordered.push(one),
-        }
-    }
-    late.sort_by_key(|(rank, _)| *rank);
-    ordered.extend(views);
-    ordered.extend(late.into_iter().map(|(_, one)| one));
-    ordered
+fn in_order(all: Vec<(KeptDefinition, &Kept, bool)>) -> Vec<(KeptDefinition, &Kept, bool)> {
+    let views = all.iter().filter(|(kept, ..)| kept.definition.kind == "VIEW");
+    let order = definition::order_views(views.map(|(kept, ..)| kept.definition.clone()).collect());
+    let mut ranked: Vec<_> = all
+        .into_iter()
+        .enumerate()
+        .map(|(number, one)| {
+            let rank = match one.0.definition.kind {
+                "VIEW" => (
+                    1,
+                    order
+                        .iter()
+                        .position(|view| *view == one.0.definition)
+                        .unwrap_or(number),
+                ),
+                "TRIGGER" => (2, number),
+                "EVENT" => (3, number),
+                _ => (0, number),
+            };
+            (rank, one)
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, one)| one).collect()
 }
 
 /// Makes one as it was; says so where that could not be wholly.

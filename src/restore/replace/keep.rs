@@ -199,6 +199,10 @@ pub async fn keep(
         let known = there
             .iter()
             .find(|kept| kept.definition.kind == definition.kind && kept.definition.name == definition.name);
+        // A view is unusable as soon as one under it is dropped: as it was kept before, it is right.
+        if definition.broken.is_some() && known.is_some_and(|kept| kept.definition.broken.is_none()) {
+            continue;
+        }
         let position = known.map_or(next, |kept| kept.position);
         next = next.max(position + 1);
         session
@@ -248,6 +252,15 @@ pub async fn forget(session: &mut Session, schemas: &[Kept], stands: Stands, rec
     }
     ledger::forget_lines(session, record).await?;
     session.execute("COMMIT").await
+}
+
+/// Forgets which tables were loaded, once they are aside again: what is under the real names then is not theirs.
+pub async fn unload(session: &mut Session, reals: &[String]) -> Result<(), DbError> {
+    for real in reals {
+        let sql = format!("DELETE FROM planb.loaded_tables WHERE of_schema = {}", string(real));
+        session.execute(sql).await?;
+    }
+    Ok(())
 }
 
 /// Forgets a schema of which nothing is there any more.

@@ -9,8 +9,8 @@ use super::keep::{self, Kept, Stands};
 use super::locks::{self, Careful};
 use super::sides::{self, Sides};
 use super::{back, names, survey};
-use crate::dump::catalog;
 use crate::dump::literal::{identifier, qualified, string};
+use crate::dump::{catalog, definition};
 use crate::mysql::dialect::{Dialect, Family};
 use crate::mysql::{Address, Session};
 use crate::restore::error::RestoreError;
@@ -161,7 +161,13 @@ impl Swap<'_> {
         for schema in &found {
             drop_all(&mut hands.careful, &schema.name, &schema.events).await?;
             ledger::forget_events(&mut hands.careful.session, &schema.name).await?;
-            drop_all(&mut hands.careful, &schema.name, &schema.views).await?;
+        }
+        // Each before those it names, so that none stands there unusable.
+        let views = found.iter().flat_map(|schema| schema.views.iter().cloned()).collect();
+        for view in definition::order_views(views).iter().rev() {
+            drop_all(&mut hands.careful, &view.schema, std::slice::from_ref(view)).await?;
+        }
+        for schema in &found {
             drop_all(&mut hands.careful, &schema.name, &schema.routines).await?;
         }
         for schema in &found {
@@ -242,6 +248,11 @@ pub async fn drop_all(
     definitions: &[catalog::Definition],
 ) -> Result<(), RestoreError> {
     for definition in definitions {
+        // MariaDB knows packages in this mode only.
+        let is_package = definition.kind.starts_with("PACKAGE");
+        if is_package {
+            careful.session.execute("SET SESSION sql_mode = 'ORACLE'").await?;
+        }
         careful
             .run(format!(
                 "DROP {} IF EXISTS {}",
@@ -249,6 +260,12 @@ pub async fn drop_all(
                 qualified(schema, &definition.name)
             ))
             .await?;
+        if is_package {
+            careful.session.execute(PLAIN_MODE).await?;
+        }
     }
     Ok(())
 }
+
+/// As the members of a backup leave it.
+pub const PLAIN_MODE: &str = "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'";
