@@ -242,13 +242,21 @@ pub async fn drop_all(
     definitions: &[catalog::Definition],
 ) -> Result<(), RestoreError> {
     for definition in definitions {
-        careful
-            .run(format!(
-                "DROP {} IF EXISTS {}",
-                definition.kind,
-                qualified(schema, &definition.name)
-            ))
-            .await?;
+        // MariaDB knows the word in this mode only.
+        let is_package = definition.kind.starts_with("PACKAGE");
+        if is_package {
+            let oracle = "SET @planb_mode = @@SESSION.sql_mode, SESSION sql_mode = 'ORACLE'";
+            careful.session.execute(oracle).await?;
+        }
+        let drop = format!(
+            "DROP {} IF EXISTS {}",
+            definition.kind,
+            qualified(schema, &definition.name)
+        );
+        careful.run(drop).await?;
+        if is_package {
+            careful.session.execute("SET SESSION sql_mode = @planb_mode").await?;
+        }
     }
     Ok(())
 }
