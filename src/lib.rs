@@ -9,6 +9,7 @@ pub mod config;
 pub mod doctor;
 pub mod dump;
 pub mod format;
+pub mod kubernetes;
 pub mod mysql;
 pub mod restore;
 pub mod secret;
