@@ -113,7 +113,9 @@ impl From<RunError> for Failure {
         match error {
             RunError::Claim(error) => error.into(),
             RunError::Lease(error) => error.into(),
-            RunError::LeaseLost | RunError::ClockSetBack { .. } => Self::Refused(told(&error)),
+            RunError::LeaseLost | RunError::ClockSetBack { .. } | RunError::NotServing(_) => {
+                Self::Refused(told(&error))
+            }
             RunError::Attempt(AttemptError::NoSuchSchema(_)) => Self::Usage(told(&error)),
             RunError::Login(_)
             | RunError::Attempt(_)
@@ -136,6 +138,9 @@ impl From<RestoreError> for Failure {
             | RestoreError::Busy
             | RestoreError::Unfinished(_)
             | RestoreError::UnfinishedForeign(_)
+            | RestoreError::UnfinishedReplacing(_)
+            | RestoreError::RollingBack(_)
+            | RestoreError::BegunWithout(_)
             | RestoreError::Replaced(_) => Self::Refused(text),
             RestoreError::HalfLoaded { ref cause, .. } if matches!(**cause, RestoreError::Refused(_)) => {
                 Self::Refused(text)
@@ -151,6 +156,8 @@ impl From<RestoreError> for Failure {
             | RestoreError::Survey(_)
             | RestoreError::Rows { .. }
             | RestoreError::TakenOver
+            | RestoreError::Different(_)
+            | RestoreError::InUse(_)
             | RestoreError::Logins(_)
             | RestoreError::Cancelled
             | RestoreError::Panicked(_) => Self::Failed(text),

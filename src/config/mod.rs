@@ -14,9 +14,12 @@ pub mod cadence;
 mod collect;
 pub mod parse;
 mod sections;
+pub mod server;
 mod standby;
+pub mod steps;
 mod store;
 pub mod units;
+mod verify;
 pub mod warnings;
 
 pub use parse::{ConfigError, Problem};
@@ -35,6 +38,11 @@ pub struct Config {
     pub standby: Option<Standby>,
     /// Who the application is on the standby; a backup holds no accounts.
     pub accounts: Vec<Account>,
+    /// The protected database once more, with an account that may fence it and bring data home.
+    pub primary: Option<Standby>,
+    pub failover: steps::Failover,
+    pub failover_steps: Vec<steps::Step>,
+    pub failback_steps: Vec<steps::Step>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +51,8 @@ pub struct Service {
     pub name: String,
     /// Where this agent's source stands, e.g. `aws-seoul`; default `primary`. Same alphabet.
     pub site: String,
+    /// Which of the two sites `[source]` is. Default: the primary.
+    pub protects: steps::Site,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,12 +227,23 @@ pub enum VerifySource {
     Always,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verify {
     /// Whether the agent checks the structure of each backup it made. Default: in a directory, yes; in a cloud, no.
     pub structure: bool,
     /// From this age on, the latest proof that a backup was restored and checked is told as old. Default 26 h.
     pub proof_max_age: Duration,
+    /// Where and when the agent restores the newest good backup to prove it. None: it does not.
+    pub restore: Option<Proving>,
+}
+
+/// The agent's routine proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proving {
+    /// A scratch server: `[standby]`, or one that is named in `[verify]`.
+    pub to: Standby,
+    /// Cron text, UTC. Default: each day at 03:00.
+    pub schedule: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use super::cadence::parse_cron;
 use super::collect::{Document, Section};
+use super::steps::Site;
 use super::units::parse_bytes;
 use super::{
-    Backup, Endpoint, Generations, Lock, Login, Place, Removal, Retention, Schedule, Service, Source, Targets, Tls,
-    Verify, VerifySource,
+    Backup, Endpoint, Generations, Lock, Login, Removal, Retention, Schedule, Service, Source, Targets, Tls,
+    VerifySource,
 };
 use crate::secret::SecretRef;
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
-const YEAR: Duration = Duration::from_secs(366 * 86_400);
+pub(super) const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 /// The server's own schemas: never dumped, since another server has its own.
 pub(super) const SERVER_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
@@ -26,9 +27,12 @@ pub(super) fn service(document: &mut Document<'_>) -> Service {
     let mut section = document.section("service");
     let name = section.text("name", label);
     let site = section.text("site", label);
+    let sites = [("primary", Site::Primary), ("standby", Site::Standby)];
+    let protects = section.choice("protects", &sites);
     Service {
         name: section.need("name", name, "the service's name, e.g. name = \"petclinic\""),
         site: site.unwrap_or_else(|| "primary".into()),
+        protects: protects.unwrap_or(Site::Primary),
     }
 }
 
@@ -217,18 +221,6 @@ pub(super) fn retention(document: &mut Document<'_>) -> Retention {
         removal: section
             .choice("removal", &[("delete", Removal::Delete), ("tag", Removal::Tag)])
             .unwrap_or(Removal::Delete),
-    }
-}
-
-pub(super) fn verify(document: &mut Document<'_>, place: &Place) -> Verify {
-    let mut section = document.section("verify");
-    Verify {
-        // Reading every backup back out of a cloud costs more than keeping it there.
-        structure: section
-            .flag("structure")
-            .unwrap_or(matches!(place, Place::Directory(_))),
-        // A day, and two hours for a drill that took its time.
-        proof_max_age: section.duration("proof_max_age", MINUTE..=YEAR).unwrap_or(26 * HOUR),
     }
 }
 

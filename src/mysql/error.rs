@@ -15,6 +15,13 @@ pub enum DbError {
         user: String,
         detail: String,
     },
+    /// Name and password are right; servers look at the lock last.
+    #[error("account {user} at {place} is locked ({detail})")]
+    Locked {
+        place: String,
+        user: String,
+        detail: String,
+    },
     #[error(
         "TLS with the database at {place} failed ({detail}); check tls_ca, or that the host is the certificate's name"
     )]
@@ -32,6 +39,9 @@ pub enum DbError {
     DefinitionChanged { detail: String },
     #[error("the account lacks a privilege for: {sql} ({detail}); see config/grants-*.sql")]
     Denied { sql: String, detail: String },
+    /// `read_only` or its like is on, and the account is not exempt.
+    #[error("the server takes no such change now: {sql} ({detail})")]
+    ReadOnly { sql: String, detail: String },
     #[error("the server refused: {sql} ({detail})")]
     Refused { sql: String, detail: String },
     #[error("the server's answer to {sql} makes no sense: {detail}")]
@@ -47,9 +57,13 @@ impl DbError {
             | Self::Interrupted { .. }
             | Self::LockWait { .. }
             | Self::DefinitionChanged { .. } => false,
-            Self::Login { .. } | Self::Tls { .. } | Self::Denied { .. } | Self::Refused { .. } | Self::Odd { .. } => {
-                true
-            }
+            Self::Login { .. }
+            | Self::Locked { .. }
+            | Self::Tls { .. }
+            | Self::Denied { .. }
+            | Self::ReadOnly { .. }
+            | Self::Refused { .. }
+            | Self::Odd { .. } => true,
         }
     }
 
@@ -64,9 +78,14 @@ impl DbError {
         let place = place.to_owned();
         match error {
             Error::Server(ServerError { code, message, .. }) => match code {
-                // ER_ACCESS_DENIED_ERROR, ER_DBACCESS_DENIED, ER_HOST_NOT_PRIVILEGED, ER_ACCOUNT_HAS_BEEN_LOCKED,
-                // ER_MUST_CHANGE_PASSWORD_LOGIN, ER_SECURE_TRANSPORT_REQUIRED, ER_NOT_SUPPORTED_AUTH_MODE
-                1045 | 1044 | 1130 | 1698 | 4151 | 3118 | 1862 | 3159 | 1251 => Self::Login {
+                // ER_ACCOUNT_HAS_BEEN_LOCKED, MySQL's number and MariaDB's.
+                3118 | 4151 => Self::Locked {
+                    place,
+                    user: user.to_owned(),
+                    detail: message,
+                },
+                // ER_ACCESS_DENIED_ERROR, ER_DBACCESS_DENIED, ER_HOST_NOT_PRIVILEGED, ER_MUST_CHANGE_PASSWORD_LOGIN, ER_SECURE_TRANSPORT_REQUIRED, ER_NOT_SUPPORTED_AUTH_MODE
+                1045 | 1044 | 1130 | 1698 | 1862 | 3159 | 1251 => Self::Login {
                     place,
                     user: user.to_owned(),
                     detail: message,
@@ -178,6 +197,11 @@ impl DbError {
                 Self::DefinitionChanged { detail }
             }
             1044 | 1045 | 1142 | 1143 | 1227 | 1370 => Self::Denied {
+                sql: shortened_bytes(sql),
+                detail,
+            },
+            // ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE
+            1290 | 1836 => Self::ReadOnly {
                 sql: shortened_bytes(sql),
                 detail,
             },

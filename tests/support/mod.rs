@@ -11,6 +11,7 @@ pub mod accounts;
 pub mod census;
 pub mod old;
 pub mod planb;
+pub mod restores;
 pub mod runner;
 pub mod server;
 pub mod tls;
@@ -18,7 +19,9 @@ pub mod tls;
 use std::path::PathBuf;
 use std::process::Command;
 
-pub use accounts::{AZURE_LIKE_ARGS, azure_like_admin, rds_heartbeat, rds_like_account, rds_like_account_without};
+pub use accounts::{
+    AZURE_LIKE_ARGS, azure_like_admin, rds_heartbeat, rds_like_account, rds_like_account_without, restorer,
+};
 pub use census::{assert_same, census};
 pub use old::old_backup;
 pub use planb::{PASSWORD, Planb, reader};
