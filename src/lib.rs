@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod dump;
 pub mod fence;
 pub mod format;
+pub mod kubernetes;
 pub mod mysql;
 pub mod recovery;
 pub mod restore;

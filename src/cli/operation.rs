@@ -147,13 +147,12 @@ impl Right for Held {
 impl Desk {
     /// Looks only.
     pub async fn open(common: &Common, config: Config, by: By, place: Place) -> Result<Self, Failure> {
-        for (list, mistake) in steps::plan::mistakes(&config.failover_steps, &config.failback_steps) {
-            return Err(Failure::Usage(format!(
-                "{list}[{}].{}: {}",
-                mistake.step + 1,
-                mistake.key,
-                mistake.message
-            )));
+        let mistakes: Vec<String> = steps::plan::mistakes(&config.failover_steps, &config.failback_steps)
+            .into_iter()
+            .map(|(list, mistake)| format!("{list}[{}].{}: {}", mistake.step + 1, mistake.key, mistake.message))
+            .collect();
+        if !mistakes.is_empty() {
+            return Err(Failure::Usage(mistakes.join("\nplanb: ")));
         }
         let stores = open::stores(&config, &CancellationToken::new()).await?;
         Ok(Self {

@@ -34,6 +34,9 @@ pub trait Tell: Send + Sync {
     fn tell(&self, step: &str, text: &str);
 }
 
+/// From a configuration, the store of backups, and that of control data.
+pub type MakeRunner = fn(&Config, &Arc<dyn BlobStore>, &Arc<dyn BlobStore>) -> Runner;
+
 /// Carries steps out as the configuration says.
 pub struct Executor {
     pub config: Config,
@@ -42,7 +45,7 @@ pub struct Executor {
     pub control: Arc<dyn BlobStore>,
     pub tell: Arc<dyn Tell>,
     /// Makes what takes a backup as this configuration says.
-    pub runner: fn(&Config, &Arc<dyn BlobStore>, &Arc<dyn BlobStore>) -> Runner,
+    pub runner: MakeRunner,
 }
 
 #[async_trait]

@@ -139,6 +139,6 @@ fn result_json(rest: &Rest, position: &Position) -> Value {
         "detail": detail,
         "operation": operation.map(|operation| operation.number),
         "standing": standing_json(position),
-        "steps": operation.map(|operation| crate::cli::screen::steps_json(operation)),
+        "steps": operation.map(crate::cli::screen::steps_json),
     })
 }
