@@ -25,10 +25,19 @@ program = "/usr/bin/touch"
 args = ["DIR/network"]
 
 [[failover_steps]]
+name = "database"
+stage = 2
+kind = "terraform"
+dir = "DIR/database"
+variables = ["log=DIR/terraform.log"]
+secrets = ["admin_password=env:PLANB_SOURCE_PASSWORD"]
+
+[[failover_steps]]
 name = "restore"
 stage = 2
 kind = "restore"
-needs = []
+host = "${database.host}"
+needs = ["database"]
 
 [[failover_steps]]
 name = "compare"
@@ -140,6 +149,27 @@ kind = "unfence"
 site = "primary"
 "#;
 
+const DATABASE: &str = r#"
+variable "log" { type = string }
+variable "admin_password" {
+  type      = string
+  sensitive = true
+}
+resource "terraform_data" "server" {
+  input = "127.0.0.1"
+  provisioner "local-exec" { command = "echo made >> ${var.log}" }
+  provisioner "local-exec" {
+    when    = destroy
+    command = "true"
+  }
+}
+output "host" { value = terraform_data.server.output }
+output "password" {
+  value     = var.admin_password
+  sensitive = true
+}
+"#;
+
 fn script(path: PathBuf, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(&path, format!("#!/bin/sh\nset -eu\n{text}\n")).expect("a script");
@@ -176,6 +206,8 @@ impl Lab {
             server("primary", primary.port),
             PLAN.replace("DIR", &dir)
         ));
+        std::fs::create_dir(planb.path().join("database")).expect("a directory");
+        std::fs::write(planb.path().join("database/main.tf"), DATABASE).expect("a configuration");
         script(
             planb.path().join("cluster"),
             &format!(
@@ -187,11 +219,36 @@ impl Lab {
             planb.path().join("traffic"),
             &format!("echo $1 > {dir}/traffic-to; echo switched to $1"),
         );
+        let mut planb = planb;
+        let state = planb.path().join("state").display().to_string();
+        planb.env.push(("XDG_STATE_HOME".into(), state));
         Self {
             primary,
             standby,
             planb,
         }
+    }
+
+    fn made(&self) -> usize {
+        std::fs::read_to_string(self.planb.path().join("terraform.log"))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    }
+
+    /// Everything that the journal and the rest of control data hold, as text.
+    fn control(&self) -> String {
+        fn read(dir: &std::path::Path, into: &mut String) {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                match entry.path() {
+                    path if path.is_dir() => read(&path, into),
+                    path => into.push_str(&String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default())),
+                }
+            }
+        }
+        let mut text = String::new();
+        read(&self.planb.store().join("control"), &mut text);
+        text
     }
 
     fn app(&self, server: &Server, sql: &str) -> Result<String, String> {
@@ -326,7 +383,81 @@ fn a_lost_primary_a_standby_that_serves_and_the_way_home() {
         ] {
             assert!(history.contains(line), "{history}");
         }
-        assert!(!history.contains(PASSWORD));
+        assert!(
+            !history.contains(PASSWORD) && !lab.control().contains(PASSWORD),
+            "no secret is written anywhere"
+        );
+        assert!(lab.control().contains("changes-at-standby"));
+        assert_eq!(lab.made(), 1);
+    }
+}
+
+/// Killed at random moments, and gone on with from another machine each time.
+#[test]
+fn killed_anywhere_the_next_machine_goes_on() {
+    let seed: u64 = std::env::var("PLANB_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random);
+    let rounds: usize = std::env::var("PLANB_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(1);
+    println!("PLANB_SEED={seed}");
+    let mut state = seed;
+    let mut random = |below: u64| {
+        // SplitMix64
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    };
+    for round in 0..rounds {
+        let mut lab = Lab::new(Flavor::MySql);
+        lab.planb.backup(&[]);
+        let mut kills = 0;
+        let mut args = vec!["failover", "--stage", "3", "--yes"];
+        for accepted in ["backup-unproven=t", "primary-healthy=t"] {
+            args.extend(["--accept", accepted]);
+        }
+        loop {
+            // Another machine has nothing of what the first kept for itself.
+            lab.planb.env.retain(|(name, _)| name != "XDG_STATE_HOME");
+            let home = lab.planb.path().join(format!("machine-{kills}")).display().to_string();
+            lab.planb.env.push(("XDG_STATE_HOME".into(), home));
+            let mut child = lab.planb.spawn(&args);
+            if kills < 3 {
+                std::thread::sleep(Duration::from_millis(random(5_000)));
+                let _ = child.kill();
+                kills += 1;
+            }
+            let ended = child.wait_with_output().expect("ended");
+            if ended.status.success() {
+                break;
+            }
+            assert!(
+                ended.status.code().is_none(),
+                "round {round}: {}",
+                support::planb::text(&ended)
+            );
+            let is_open = lab.status()["operation"]["open"] == true;
+            if is_open {
+                args = vec!["failover", "--resume"];
+            }
+        }
+        let status = lab.status();
+        assert_eq!(status["standing"]["serving"], "standby", "round {round}: {status}");
+        assert_eq!(status["standing"]["epoch"], 1);
+        assert_eq!(lab.made(), 1, "round {round}: Terraform made it once");
+        assert_eq!(lab.traffic(), "standby");
+        assert_eq!(
+            census(&lab.standby, &["bank"]).len(),
+            census(&lab.primary, &["bank"]).len()
+        );
+        assert!(lab.app(&lab.primary, "SELECT 1").is_err(), "round {round}: fenced");
+        lab.app(&lab.standby, "INSERT INTO bank.log (what) VALUES ('new')")
+            .expect("served");
     }
 }
 

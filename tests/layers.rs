@@ -64,7 +64,7 @@ const AT_HOME: [(&str, &[&str]); 4] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 33] = [
+const PURE: [&str; 35] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -86,6 +86,8 @@ const PURE: [&str; 33] = [
     "src/recovery/state.rs",
     "src/recovery/transition.rs",
     "src/restore/accounts.rs",
+    "src/restore/normal.rs",
+    "src/restore/parameters.rs",
     "src/restore/plan.rs",
     "src/restore/programs.rs",
     "src/restore/repair.rs",

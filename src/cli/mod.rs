@@ -22,6 +22,7 @@ mod history;
 mod open;
 mod operation;
 mod present;
+mod proof;
 mod prune;
 mod restore;
 mod runner;

@@ -1,37 +1,37 @@
 //! `planb restore`: a backup into a database.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::target::{Target, TargetArgs};
+use super::verify::newer_unusable;
 use super::{Common, accounts, open, present};
 use crate::backup::archive::Archive;
-use crate::backup::entry::{Entry, Standing};
+use crate::backup::entry::{Entry, Standing, good_ones};
 use crate::backup::verify;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
 use crate::restore::accounts::Account;
 use crate::restore::compare::compare;
-use crate::restore::events;
-use crate::restore::ledger::Phase;
 use crate::restore::load::Progress;
-use crate::restore::plan::Plan;
-use crate::restore::run::{Observer, Restore};
+use crate::restore::plan::Wish;
+use crate::restore::run::Restore;
 use crate::secret::resolver::Resolver;
+
+mod apart;
+mod bar;
 mod foreign;
 mod input;
 mod replace;
 mod told;
 
+use apart::{enable_events, untune};
+use bar::Bar;
 use input::Input;
 
 /// Sessions that load at once: more than a small server has cores gain nothing.
@@ -49,8 +49,9 @@ const SESSIONS: u16 = 4;
 )]
 pub struct RestoreArgs {
     /// Backup id as `planb backups` lists it, or a backup or dump (.sql.gz, .sql) elsewhere: a file on this machine, - for
-    /// standard input, https://… with a token, or a blob in the store with its prefix; default: the newest good one
-    #[arg(value_name = "ID|FILE|URL|-")]
+    /// standard input, https://…, where a link with a token is (env:NAME, file:PATH), or a blob in the store with its prefix;
+    /// default: the newest good one
+    #[arg(value_name = "ID|FILE|URL|REF|-")]
     backup: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
@@ -63,6 +64,9 @@ pub struct RestoreArgs {
     /// Make the accounts of [[accounts]] too, with their rights, and try each one's login
     #[arg(long)]
     accounts: bool,
+    /// Change server parameters for the time of the load, as far as the account may, and set them back afterwards
+    #[arg(long)]
+    tune: bool,
     /// Throw away what an unfinished restore left on the server, and begin anew
     #[arg(long)]
     start_over: bool,
@@ -85,13 +89,16 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
     sessions: u16,
     /// Restore nothing: enable the events that a finished restore left disabled
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "replace", "definer", "database", "accounts"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "replace", "definer", "database", "accounts", "tune"])]
     enable_events: bool,
+    /// Restore nothing: set back the parameters that a killed restore with --tune left changed
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "replace", "definer", "database", "accounts", "tune", "enable_events"])]
+    untune: bool,
 }
 
 pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     let target = args.target.target();
-    let (input, config) = if args.enable_events || args.roll_back || args.drop_old {
+    let (input, config) = if args.enable_events || args.untune || args.roll_back || args.drop_old {
         (None, None)
     } else {
         let (input, config) = input::find(common, args.backup.as_deref()).await?;
@@ -113,21 +120,10 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         return replace::drop_old(&address, common.json).await;
     }
     if args.enable_events {
-        let woken = events::wake(&address)
-            .await
-            .map_err(|error| Failure::failed(error.to_string()))?;
-        if common.json {
-            println!(
-                "{}",
-                json!({"v": 1, "enabled_events": woken.enabled, "gone_events": woken.gone})
-            );
-        } else {
-            println!("{} events enabled", woken.enabled);
-            for event in &woken.gone {
-                println!("event {event} is gone: its time has passed, or somebody dropped it");
-            }
-        }
-        return Ok(());
+        return enable_events(common, &address).await;
+    }
+    if args.untune {
+        return untune(common, &address).await;
     }
     let definers = definers(&args.definer)?;
     let accounts = match &config {
@@ -159,21 +155,41 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     // With what is known of them: one that was found damaged is not tried.
     let entries = open::listing(&config, &stores).await?;
     let candidates = candidates(&entries, id.as_deref(), &stores.backups.describe())?;
+    if let (None, Some(first)) = (&id, candidates.first()) {
+        for (newer, why) in newer_unusable(&entries, first) {
+            eprintln!(
+                "planb: UNUSABLE: {newer}, which is newer: {why}\nplanb: going on with {}: what was written after {} will be lost",
+                first.id,
+                present::time(first.consistent_at),
+            );
+        }
+    }
     let mut damaged = BTreeSet::new();
-    for (tried, entry) in candidates.iter().enumerate() {
+    let mut left: VecDeque<&Entry> = candidates.iter().copied().collect();
+    let mut goes_on = false;
+    while let Some(entry) = left.pop_front() {
         let opened = verify::open(&stores.backups, entry).await.map_err(RestoreError::from);
         let done = match opened {
             Ok(archive) => {
                 let digest = archive.digest.clone();
                 let done = job.attempt(archive, entry.id.to_string(), &damaged).await;
-                damaged.insert(digest);
+                if done.as_ref().is_err_and(RestoreError::is_damage) {
+                    damaged.insert(digest);
+                }
                 done
             }
             Err(error) => Err(error),
         };
-        match (done, candidates.get(tried + 1)) {
+        match (done, left.front()) {
             (Ok(()), _) => return Ok(()),
             (Err(error), Some(next)) if error.is_damage() => {
+                if next.consistent_at > entry.consistent_at {
+                    eprintln!(
+                        "planb: DAMAGED: {}: {error}\nplanb: beginning anew with {}, which is newer",
+                        entry.id, next.id
+                    );
+                    continue;
+                }
                 eprintln!(
                     "planb: DAMAGED: {}: {error}\nplanb: going on with the one before, {}: what was written between {} and {} \
                      will be lost",
@@ -182,6 +198,25 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
                     present::time(next.consistent_at),
                     present::time(entry.consistent_at),
                 );
+            }
+            // The same command goes on where it was, though a newer backup has come since.
+            (Err(RestoreError::Unfinished(unfinished)), _) if id.is_none() && !goes_on => {
+                let begun = candidates.iter().find(|entry| entry.id.as_str() == unfinished);
+                let Some(begun) = begun else {
+                    return Err(RestoreError::Unfinished(unfinished).into());
+                };
+                eprintln!(
+                    "planb: NOT THE NEWEST: going on with {}, whose restore was begun: data as of {}\nplanb: {} is newer, as of {}; \
+                     to take that one instead, stop this and run the same command with --start-over",
+                    begun.id,
+                    present::time(begun.consistent_at),
+                    entry.id,
+                    present::time(entry.consistent_at),
+                );
+                goes_on = true;
+                left.push_front(entry);
+                left.retain(|other| other.id != begun.id);
+                left.push_front(begun);
             }
             (Err(error), _) => return Err(error.into()),
         }
@@ -192,10 +227,7 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
 /// The backup that was asked for; or the newest good ones, newest first, so that a damaged one is passed over.
 fn candidates<'a>(entries: &'a [Entry], id: Option<&str>, store: &str) -> Result<Vec<&'a Entry>, Failure> {
     let Some(id) = id else {
-        let good: Vec<&Entry> = entries
-            .iter()
-            .filter(|entry| entry.standing == Standing::Good)
-            .collect();
+        let good = good_ones(entries);
         return if good.is_empty() {
             Err(Failure::failed(format!(
                 "there is no good backup in {store}; planb backups shows what there is"
@@ -265,6 +297,7 @@ impl Job<'_> {
             start_over: self.args.start_over,
             replace: self.args.replace,
             trial: false,
+            tune: self.args.tune,
             instead_of: instead_of.clone(),
         };
         if self.args.plan {
@@ -281,7 +314,12 @@ impl Job<'_> {
         let restored = result?;
         let compared = if self.args.verify {
             let sessions = usize::from(self.args.sessions);
-            Some(compare(&restore.address, &restore.archive, sessions, &self.cancel).await?)
+            let wish = Wish {
+                definers: self.definers.clone(),
+                accounts: self.accounts.clone(),
+                ..Wish::default()
+            };
+            Some(compare(&restore.address, &restore.archive, &wish, sessions, &self.cancel).await?)
         } else {
             None
         };
@@ -300,6 +338,9 @@ impl Job<'_> {
                     compared.rows,
                     compared.objects
                 );
+                if !compared.exact {
+                    println!("{}", present::NAMES_ONLY);
+                }
             }
         }
         let locked_out = accounts::locked_out(&restored.accounts);
@@ -330,64 +371,5 @@ impl Job<'_> {
         };
         bar.bar.finish_and_clear();
         result
-    }
-}
-
-/// A progress bar on a terminal, nothing elsewhere.
-struct Bar {
-    bar: ProgressBar,
-}
-
-impl Bar {
-    fn new(total: Option<u64>, json: bool) -> Self {
-        let bar = match total {
-            _ if json || !std::io::stderr().is_terminal() => ProgressBar::hidden(),
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::new_spinner(),
-        };
-        // Keys come after the rows, so the estimate is of the rows alone, and says so.
-        let template = match total {
-            Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes}, rows done in about {eta}",
-            None => "{msg} {spinner} {bytes}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Self { bar }
-    }
-
-    fn draw(&self, progress: &Progress) {
-        self.bar.set_position(progress.stored_bytes.load(Relaxed));
-    }
-}
-
-impl Observer for Bar {
-    fn planned(&self, plan: &Plan, resumed: bool) {
-        if resumed {
-            self.bar.println("going on with an interrupted restore");
-        }
-        for repair in &plan.repairs {
-            self.bar.println(format!("changed on the way: {repair}"));
-        }
-        if let Some(replacing) = &plan.replacing {
-            self.bar.println(format!(
-                "replacing {}: some {} more are needed while old and new stand side by side",
-                replacing.schemas.join(", "),
-                present::bytes(replacing.needed_bytes)
-            ));
-        }
-    }
-
-    fn entered(&self, phase: Phase) {
-        tracing::debug!(phase = phase.name(), "restoring");
-        self.bar.set_message(match phase {
-            Phase::Schema => "making tables",
-            Phase::Data => "loading rows",
-            Phase::Keys => "building keys",
-            Phase::Check => "comparing with the backup",
-            Phase::Swap => "old and new change places",
-            Phase::Programs => "routines, views, triggers, events",
-            Phase::Finishing | Phase::RollingBack | Phase::Done => "",
-        });
     }
 }

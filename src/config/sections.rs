@@ -9,16 +9,16 @@ use super::collect::{Document, Section};
 use super::steps::Site;
 use super::units::parse_bytes;
 use super::{
-    Backup, Endpoint, Generations, Lock, Login, Place, Removal, Retention, Schedule, Service, Source, Targets, Tls,
-    Verify, VerifySource,
+    Backup, Endpoint, Generations, Lock, Login, Removal, Retention, Schedule, Service, Source, Targets, Tls,
+    VerifySource,
 };
 use crate::secret::SecretRef;
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
-const YEAR: Duration = Duration::from_secs(366 * 86_400);
+pub(super) const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 /// The server's own schemas: never dumped, since another server has its own.
 pub(super) const SERVER_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
@@ -232,18 +232,6 @@ pub(super) fn retention(document: &mut Document<'_>) -> Retention {
         removal: section
             .choice("removal", &[("delete", Removal::Delete), ("tag", Removal::Tag)])
             .unwrap_or(Removal::Delete),
-    }
-}
-
-pub(super) fn verify(document: &mut Document<'_>, place: &Place) -> Verify {
-    let mut section = document.section("verify");
-    Verify {
-        // Reading every backup back out of a cloud costs more than keeping it there.
-        structure: section
-            .flag("structure")
-            .unwrap_or(matches!(place, Place::Directory(_))),
-        // A day, and two hours for a drill that took its time.
-        proof_max_age: section.duration("proof_max_age", MINUTE..=YEAR).unwrap_or(26 * HOUR),
     }
 }
 

@@ -25,7 +25,10 @@ const POLL: Duration = Duration::from_secs(1);
 /// Between tries of a step that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// How long a step that was cancelled may take to come to rest, before its process is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Terraform has ten minutes to finish what its cloud began.
+const PATIENCE: Duration = Duration::from_secs(660);
+/// From its timeout on, so long may an effect of a step still happen whose process is gone.
+const LINGERS: Duration = Duration::from_secs(60);
 /// How long a store may be away in the middle of an operation.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -511,7 +514,7 @@ fn done(name: &str, is_back: bool, outcome: Outcome) -> Event {
 
 /// Until when an effect of the step may still happen after its process is gone.
 fn bound(now: Timestamp, step: &Step) -> Timestamp {
-    let seconds = step.timeout_seconds.saturating_add(PATIENCE.as_secs());
+    let seconds = step.timeout_seconds.saturating_add(LINGERS.as_secs());
     let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
     now.saturating_add(seconds).unwrap_or(Timestamp::MAX)
 }

@@ -19,6 +19,8 @@ pub mod hold;
 pub mod ledger;
 pub mod load;
 pub mod logins;
+pub mod normal;
+pub mod parameters;
 pub mod plan;
 pub mod programs;
 pub mod repair;
@@ -27,5 +29,6 @@ pub mod run;
 pub mod schema;
 pub mod statements;
 pub mod target;
+pub mod tune;
 
 pub use error::RestoreError;

@@ -14,7 +14,7 @@ use super::compare;
 use super::complete;
 use super::contents::Contents;
 use super::error::RestoreError;
-use super::hold::{holding, take_hold};
+use super::hold::{holding, take_hold_for};
 use super::ledger::{self, Phase, Record};
 use super::load::{self, Loading, Progress};
 use super::logins::{self, Made};
@@ -23,6 +23,7 @@ use super::programs::Item;
 use super::replace::swap::Swap;
 use super::replace::{self, RolledBack, keep, names, survey};
 use super::target::{self, Target};
+use super::tune::Tuning;
 use crate::backup::archive::Archive;
 use crate::mysql::{Address, Session};
 
@@ -43,6 +44,8 @@ pub struct Restore {
     pub replace: bool,
     /// To be compared and thrown away: only what other trials left may stand in the way, and goes.
     pub trial: bool,
+    /// Change server parameters for the time of the load, as far as that is allowed.
+    pub tune: bool,
     /// Digests of backups that proved damaged: what was restored of them is thrown away.
     pub instead_of: BTreeSet<String>,
 }
@@ -59,6 +62,8 @@ pub struct Restored {
     pub phases: Vec<(Phase, Duration)>,
     /// What was changed on the way, in words.
     pub repairs: Vec<String>,
+    /// Server parameters: what was changed and set back, or what would be worth it.
+    pub parameters: Vec<String>,
     /// Events that wait to be enabled.
     pub sleeping_events: usize,
     pub accounts: Vec<Made>,
@@ -153,7 +158,7 @@ impl Restore {
     /// The database's; the next trial there repeats it.
     pub async fn discard(&self, cancel: &CancellationToken) -> Result<(), RestoreError> {
         let mut session = self.address.connect().await?;
-        take_hold(&mut session, cancel).await?;
+        take_hold_for(true, &mut session, cancel).await?;
         for record in ledger::records(&mut session).await? {
             if record.trial && record.digest == self.archive.digest {
                 ledger::forget(&mut session, &record).await?;
@@ -213,14 +218,19 @@ impl Restore {
         cancel: &CancellationToken,
         begun: Instant,
     ) -> Result<Restored, RestoreError> {
-        take_hold(holder, cancel).await?;
+        take_hold_for(self.trial, holder, cancel).await?;
         self.clear(holder, progress.is_begun.load(Relaxed), cancel).await?;
         let prepared = self.prepare(holder, progress.is_begun.load(Relaxed)).await?;
         observer.planned(&prepared.plan, prepared.unfinished.is_some());
         progress.is_begun.store(true, Relaxed);
-        let work = self.carry_out(&prepared, progress, observer, cancel, begun);
-        let done = holding(holder, work).await;
-        done.map_err(|error| RestoreError::Begun(Box::new(error)))
+        let mut tuning = Tuning::new(self.tune);
+        let done = match tuning.begin(holder, &prepared.plan.parameters).await {
+            Ok(()) => holding(holder, self.carry_out(&prepared, progress, observer, cancel, begun)).await,
+            Err(error) => Err(error.into()),
+        };
+        let parameters = tuning.end(&self.address, holder.id).await;
+        done.map(|restored| Restored { parameters, ..restored })
+            .map_err(|error| RestoreError::Begun(Box::new(error)))
     }
 
     /// Whether an earlier restore that nobody goes on with is thrown away.
@@ -229,7 +239,8 @@ impl Restore {
         if self.trial {
             record.trial && !(is_ours && is_begun)
         } else {
-            (self.start_over && !(is_ours && is_begun)) || self.instead_of.contains(&record.digest)
+            // What a trial left was to be thrown away.
+            record.trial || (self.start_over && !(is_ours && is_begun)) || self.instead_of.contains(&record.digest)
         }
     }
 
@@ -241,6 +252,10 @@ impl Restore {
         cancel: &CancellationToken,
     ) -> Result<(), RestoreError> {
         for record in ledger::records(holder).await? {
+            if record.trial && !self.trial {
+                ledger::forget(holder, &record).await?;
+                continue;
+            }
             if record.phase != Phase::Done && record.replaces() && self.throws_away(&record, is_begun) {
                 let back = replace::back::take_back(&self.address, record, cancel).await?;
                 for missing in back.missing {
@@ -262,6 +277,8 @@ impl Restore {
         let mut control = self.address.connect().await?;
         let control = &mut control;
         control.execute("SET SESSION wait_timeout = 86400").await?;
+        // So that whoever takes the target over ends this session, too.
+        ledger::enlist(control).await?;
         ledger::prepare(control).await?;
         for record in &prepared.forget {
             ledger::forget(control, record).await?;
@@ -379,6 +396,7 @@ impl Restore {
             duration: begun.elapsed(),
             phases,
             repairs: prepared.plan.repairs.iter().cloned().chain(made.notes).collect(),
+            parameters: Vec::new(),
             sleeping_events: made.sleeping_events,
             accounts: logins::test(&self.address, &self.accounts, &prepared.target).await,
             kept,

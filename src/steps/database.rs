@@ -17,7 +17,7 @@ use crate::restore::compare::compare;
 use crate::restore::ledger::{self, Phase};
 use crate::restore::load::Progress;
 use crate::restore::logins::{self, Login};
-use crate::restore::plan::Plan;
+use crate::restore::plan::{Plan, Wish};
 use crate::restore::run::{Observer, Restore};
 use crate::restore::{RestoreError, events, target};
 
@@ -107,6 +107,7 @@ impl Executor {
             sessions: SESSIONS,
             start_over: false,
             trial: false,
+            tune: false,
             instead_of: self.unfinished(&address, &chosen.digest).await?,
         };
         if restore.replace && server.site == Site::Standby {
@@ -153,7 +154,11 @@ impl Executor {
     pub(super) async fn verify(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
         let address = self.address(task, server).await?;
         let (archive, chosen) = self.archive(task).await?;
-        let compared = compare(&address, &archive, SESSIONS, &task.cancel)
+        let wish = Wish {
+            accounts: self.application().await?,
+            ..Wish::default()
+        };
+        let compared = compare(&address, &archive, &wish, SESSIONS, &task.cancel)
             .await
             .map_err(restore_error)?;
         if compared.differences.is_empty() {
@@ -289,7 +294,8 @@ impl Executor {
         session.close().await;
         let unfinished: BTreeSet<&String> = records
             .iter()
-            .filter(|record| record.phase != Phase::Done && !record.trial)
+            // A trial is thrown away by whoever restores.
+            .filter(|record| record.trial || record.phase != Phase::Done)
             .flat_map(|record| &record.schemas)
             .collect();
         let schemas = &archive.index.summary.schemas;

@@ -24,6 +24,7 @@ mod database;
 mod fence;
 mod http;
 pub mod plan;
+mod terraform;
 pub mod values;
 
 use values::{Rendered, render};
@@ -65,11 +66,10 @@ impl Hands for Executor {
                     ..Outcome::default()
                 })
             }
-            Kind::Terraform(_)
-            | Kind::Manifests(_)
-            | Kind::MaintenancePage { .. }
-            | Kind::Traffic(_)
-            | Kind::PrimaryReady(_) => Err(StepError::permanent("not there yet")),
+            Kind::Terraform(terraform) => self.terraform(task, terraform).await,
+            Kind::Manifests(_) | Kind::MaintenancePage { .. } | Kind::Traffic(_) | Kind::PrimaryReady(_) => {
+                Err(StepError::permanent("not there yet"))
+            }
         }
     }
 
@@ -77,6 +77,7 @@ impl Hands for Executor {
         match &self.written(task)?.kind {
             Kind::Command(command) => self.undo_command(task, command).await,
             Kind::Fence(server) => self.lift(task, server).await,
+            Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
             _ => Ok("nothing had to be taken back".to_owned()),
         }
     }
@@ -117,7 +118,7 @@ impl Executor {
     }
 
     async fn render(&self, text: &str, task: &Task) -> Result<Rendered, StepError> {
-        render(text, task, &[])
+        render(text, task, &self.sensitive(text, task).await?)
     }
 
     /// Every backup with what was found out about it, newest first.

@@ -12,6 +12,7 @@ pub mod census;
 pub mod cut;
 pub mod old;
 pub mod planb;
+pub mod restores;
 pub mod runner;
 pub mod server;
 pub mod tls;
@@ -19,7 +20,9 @@ pub mod tls;
 use std::path::PathBuf;
 use std::process::Command;
 
-pub use accounts::{AZURE_LIKE_ARGS, azure_like_admin, rds_heartbeat, rds_like_account, rds_like_account_without};
+pub use accounts::{
+    AZURE_LIKE_ARGS, azure_like_admin, rds_heartbeat, rds_like_account, rds_like_account_without, restorer,
+};
 pub use census::{assert_same, census};
 pub use cut::{Cut, When};
 pub use old::old_backup;

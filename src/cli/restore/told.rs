@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::replace;
 use crate::cli::{accounts, present};
 use crate::restore::compare::Comparison;
+use crate::restore::parameters::Change;
 use crate::restore::plan::Plan;
 use crate::restore::run::{Restore, Restored};
 
@@ -28,6 +29,7 @@ pub fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
             "keys_built_afterwards": deferred,
             "repairs": plan.repairs,
             "accounts": plan.accounts,
+            "parameters": plan.parameters.iter().map(Change::advice).collect::<Vec<_>>(),
             "replaces": replace::plan_json(plan.replacing.as_ref()),
         });
         println!("{value}");
@@ -55,6 +57,9 @@ pub fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
     for account in &plan.accounts {
         println!("account {account}");
     }
+    for parameter in &plan.parameters {
+        println!("parameter {}", parameter.advice());
+    }
 }
 
 pub fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared: Option<&Comparison>) -> Value {
@@ -77,6 +82,7 @@ pub fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compa
         "duration_seconds": restored.duration.as_secs_f64(),
         "phases": phases,
         "repairs": restored.repairs,
+        "parameters": restored.parameters,
         "sleeping_events": restored.sleeping_events,
         "accounts": accounts::json(&restored.accounts),
         "kept": replace::kept_json(&restored.kept),
@@ -86,6 +92,7 @@ pub fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compa
             "tables": compared.tables,
             "rows": compared.rows,
             "objects": compared.objects,
+            "definitions": if compared.exact { "text" } else { "names" },
             "duration_seconds": compared.duration.as_secs_f64(),
             "differences": compared.differences,
         })),
@@ -120,6 +127,9 @@ pub fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
     );
     for repair in &restored.repairs {
         println!("changed on the way: {repair}");
+    }
+    for parameter in &restored.parameters {
+        println!("parameter {parameter}");
     }
     replace::print_kept(&restored.kept);
     accounts::print(&restored.accounts);
