@@ -15,4 +15,5 @@ pub mod recovery;
 pub mod restore;
 pub mod secret;
 pub mod source;
+pub mod steps;
 pub mod store;

@@ -55,7 +55,9 @@ async fn copied<S: BlobStore>(store: S, made: &Made, bytes: &Bytes) -> Arc<S> {
 }
 
 async fn only(store: &dyn BlobStore) -> Entry {
-    let mut entries = shelf::list(store, PREFIX, "bank").await.expect("listed");
+    let mut entries = shelf::list(store, PREFIX, "bank", &planb::recovery::state::Standing::default())
+        .await
+        .expect("listed");
     assert_eq!(entries.len(), 1);
     entries.remove(0)
 }

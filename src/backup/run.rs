@@ -25,8 +25,11 @@ use crate::source::login::Finder;
 use crate::store::{BlobStore, StoreError, Upload};
 
 mod error;
+mod reign;
+mod summary;
 
 pub use error::RunError;
+pub use summary::RunSummary;
 
 /// Clocks that differ by less are taken for equal: the store tells whole seconds only.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
@@ -38,29 +41,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 const LEASE_FOR: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// What a finished run has to tell: one line in the log, one object in JSON.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunSummary {
-    pub id: BackupId,
-    pub consistent_at: Timestamp,
-    pub committed_at: Timestamp,
-    pub rows: u64,
-    pub tables: u64,
-    pub raw_bytes: u64,
-    pub stored_bytes: u64,
-    /// Of the attempt that was committed.
-    pub duration: Duration,
-    /// How long the source was locked for the snapshot.
-    pub locked: Duration,
-    pub attempts: u32,
-    pub way: crate::format::index::Way,
-    pub sessions: u32,
-    /// How often a reader gave way to somebody who waited.
-    pub yields: u64,
-    pub notes: Vec<String>,
-    pub digest: String,
-}
 
 /// Everything a run needs; made once, used for every run.
 pub struct Runner {
@@ -80,6 +60,8 @@ pub struct Wanted {
     pub holder: String,
     /// Whatever the configuration says, have the server checksum every table.
     pub verify_source: bool,
+    /// The last one of a site that was fenced.
+    pub is_last: bool,
     /// Why another server is right under this site's name.
     pub accept_source_changed: Option<String>,
 }
@@ -286,7 +268,14 @@ impl Runner {
         )
         .await?;
         let clock_offset = self.clock_offset().await?;
-        let shelf = shelf::list(self.store.as_ref(), &config.store.prefix, &config.service.name).await?;
+        let standing = self.standing(wanted).await?;
+        let shelf = shelf::list(
+            self.store.as_ref(),
+            &config.store.prefix,
+            &config.service.name,
+            &standing,
+        )
+        .await?;
         let newest = shelf
             .iter()
             .filter(|entry| entry.standing == Standing::Good)
@@ -323,6 +312,8 @@ impl Runner {
             clock_offset,
             verify_source,
             run_id: &run_id,
+            wanted,
+            epoch: standing.epoch(),
         };
         let (dumped, committed_at) = self
             .dump_and_commit(&making, progress, observer, cancel, holding)
@@ -360,7 +351,7 @@ impl Runner {
         let about = About {
             service: config.service.name.clone(),
             site: config.service.site.clone(),
-            epoch: 0,
+            epoch: making.epoch,
         };
         let attempt = Attempt {
             address: making.address,
@@ -387,6 +378,7 @@ impl Runner {
         })?;
         // The last look before anything becomes visible.
         holding.lease.confirm().await?;
+        self.reigns_still(making.wanted, making.epoch).await?;
         holding.staged.commit_begins(Committing {
             id: BackupId::at(dumped.index.summary.consistent_at),
             name: upload.name.clone(),
@@ -521,4 +513,7 @@ struct Making<'a> {
     clock_offset: SignedDuration,
     verify_source: bool,
     run_id: &'a str,
+    wanted: &'a Wanted,
+    /// In force when the attempt began.
+    epoch: u64,
 }

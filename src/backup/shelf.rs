@@ -14,6 +14,7 @@ use super::archive::{self, ReadError};
 use super::entry::{BackupId, Entry, Standing};
 use crate::dump::Dumped;
 use crate::format::index::Summary;
+use crate::recovery::state as recovery;
 use crate::store::blob::Blob;
 use crate::store::{BlobStore, Metadata, Properties, StoreError};
 
@@ -47,18 +48,23 @@ pub fn is_of(blob: &Properties, digest: &str) -> bool {
     blob.metadata.get(DIGEST).is_some_and(|there| there == digest)
 }
 
-/// Every backup under `prefix` and under `preserved/`, newest first. `epoch` is the one in force.
+/// Every backup under `prefix` and under `preserved/`, newest first; `reign` tells those of a site that no longer served.
 ///
 /// # Errors
 /// The store's. A blob that looks like a backup and is none is listed as unusable, not an error.
-pub async fn list(store: &dyn BlobStore, prefix: &str, service: &str) -> Result<Vec<Entry>, StoreError> {
+pub async fn list(
+    store: &dyn BlobStore,
+    prefix: &str,
+    service: &str,
+    reign: &recovery::Standing,
+) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::new();
     for (prefix, preserved) in [(prefix, false), (PRESERVED_PREFIX, true)] {
         for blob in store.list(prefix).await? {
             let Some(id) = BackupId::of_blob(prefix, &blob.name) else {
                 continue;
             };
-            entries.push(entry(store, id, blob, service, preserved).await?);
+            entries.push(entry(store, id, blob, service, reign, preserved).await?);
         }
     }
     entries.sort_by(|a, b| b.consistent_at.cmp(&a.consistent_at).then_with(|| b.blob.cmp(&a.blob)));
@@ -73,10 +79,11 @@ pub async fn find(
     store: &dyn BlobStore,
     prefix: &str,
     service: &str,
+    reign: &recovery::Standing,
     id: &BackupId,
 ) -> Result<Option<Entry>, StoreError> {
     match store.properties(&id.blob(prefix)).await? {
-        Some(blob) => Ok(Some(entry(store, id.clone(), blob, service, false).await?)),
+        Some(blob) => Ok(Some(entry(store, id.clone(), blob, service, reign, false).await?)),
         None => Ok(None),
     }
 }
@@ -86,6 +93,7 @@ async fn entry(
     id: BackupId,
     blob: Properties,
     service: &str,
+    reign: &recovery::Standing,
     preserved: bool,
 ) -> Result<Entry, StoreError> {
     let mut entry = Entry {
@@ -122,6 +130,8 @@ async fn entry(
             "its name does not say when it was consistent ({})",
             facts.consistent_at
         ));
+    } else if !preserved && reign.is_orphan(facts.epoch, facts.consistent_at) {
+        entry.standing = Standing::Orphan;
     }
     entry.raw_bytes = facts.raw_bytes;
     entry.rows = facts.rows;

@@ -96,6 +96,7 @@ impl BackupRunner for Driven {
         let wanted = Wanted {
             holder: "agent".to_owned(),
             verify_source: false,
+            is_last: false,
             accept_source_changed: None,
         };
         tracing::debug!(?trigger, "run begins");
@@ -126,7 +127,7 @@ impl BackupRunner for Driven {
 
     async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
         let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
-        let (survey, proofs) = self.listed(&stores).await?;
+        let (survey, _, proofs) = self.listed(&stores).await?;
         match proofs {
             // The RPO can be told without proofs, but not without a listing.
             Err(error) if error.is_permanent() => {
@@ -139,11 +140,11 @@ impl BackupRunner for Driven {
 
     async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
         let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
-        let (survey, proofs) = self.listed(&stores).await?;
+        let (survey, is_open, proofs) = self.listed(&stores).await?;
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
         let clock = open::clock();
-        let holds = holds(rpo.state, clock.now(), survey.store_now);
+        let holds = holds(rpo.state, clock.now(), survey.store_now, is_open);
         let pruning = keep(&survey.entries, &self.config.retention, &holds, survey.store_now);
         let approved = pruning
             .approve(Excess::Defer)
@@ -166,21 +167,32 @@ impl BackupRunner for Driven {
 }
 
 impl Driven {
-    /// Every backup, and whether what was found out about them could be put in.
-    async fn listed(&self, stores: &open::Stores) -> Result<(Survey, Result<(), StoreError>), RunError> {
+    /// Every backup, whether a failover is open, and whether what was found out about them could be put in.
+    async fn listed(&self, stores: &open::Stores) -> Result<(Survey, bool, Result<(), StoreError>), RunError> {
         let prefix = &self.config.store.prefix;
-        let listed = shelf::list(stores.backups.as_ref(), prefix, &self.config.service.name);
+        let known = open::journal(&self.config, stores).known().await.map_err(store_error)?;
+        let listed = shelf::list(
+            stores.backups.as_ref(),
+            prefix,
+            &self.config.service.name,
+            &known.standing,
+        );
         let mut entries = listed.await.map_err(store_error)?;
         let store_now = stores.backups.now().await.map_err(store_error)?;
         let proofs = self.ledger.join(stores.control.as_ref(), prefix, &mut entries).await;
-        Ok((Survey { entries, store_now }, proofs))
+        let is_open = known.is_open;
+        Ok((Survey { entries, store_now }, is_open, proofs))
     }
 
     async fn check(&self, cancel: &CancellationToken, id: &BackupId) -> Result<Checked, RunError> {
         let stores = open::stores(&self.config, cancel).await.map_err(store_error)?;
         let prefix = &self.config.store.prefix;
         let service = &self.config.service.name;
-        let found = shelf::find(stores.backups.as_ref(), prefix, service, id).await;
+        let known = open::journal(&self.config, &stores)
+            .known()
+            .await
+            .map_err(store_error)?;
+        let found = shelf::find(stores.backups.as_ref(), prefix, service, &known.standing, id).await;
         let entry = found
             .map_err(store_error)?
             .ok_or_else(|| RunError::Permanent("it is no longer in the store".to_owned()))?;

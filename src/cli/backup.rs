@@ -63,6 +63,7 @@ fn wanted(args: &BackupArgs) -> Result<Wanted, Failure> {
     let mut wanted = Wanted {
         holder: "planb backup".to_owned(),
         verify_source: args.verify_source,
+        is_last: false,
         accept_source_changed: None,
     };
     for accepted in &args.accept {

@@ -113,7 +113,9 @@ impl From<RunError> for Failure {
         match error {
             RunError::Claim(error) => error.into(),
             RunError::Lease(error) => error.into(),
-            RunError::LeaseLost | RunError::ClockSetBack { .. } => Self::Refused(told(&error)),
+            RunError::LeaseLost | RunError::ClockSetBack { .. } | RunError::NotServing(_) => {
+                Self::Refused(told(&error))
+            }
             RunError::Attempt(AttemptError::NoSuchSchema(_)) => Self::Usage(told(&error)),
             RunError::Login(_)
             | RunError::Attempt(_)

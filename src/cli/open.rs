@@ -12,9 +12,10 @@ use crate::backup::entry::Entry;
 use crate::backup::ledger::Ledger;
 use crate::backup::proof::By;
 use crate::backup::run::Runner;
-use crate::backup::{lease, shelf};
+use crate::backup::{claim, lease, shelf};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AzureAuth, Config, Place};
+use crate::recovery::journal::Journal;
 use crate::secret::resolver::Resolver;
 use crate::source::login::Finder;
 use crate::store::azure::{AzureCredentialInput, AzureStore};
@@ -58,7 +59,8 @@ pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> 
 /// read, the backups are shown without, and that is told.
 pub async fn listing(config: &Config, stores: &Stores) -> Result<Vec<Entry>, StoreError> {
     let prefix = &config.store.prefix;
-    let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name).await?;
+    let known = journal(config, stores).known().await?;
+    let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name, &known.standing).await?;
     match Ledger::default()
         .join(stores.control.as_ref(), prefix, &mut entries)
         .await
@@ -69,6 +71,11 @@ pub async fn listing(config: &Config, stores: &Stores) -> Result<Vec<Entry>, Sto
         result => result?,
     }
     Ok(entries)
+}
+
+/// The journal of this service's failovers.
+pub fn journal(config: &Config, stores: &Stores) -> Journal {
+    Journal::new(Arc::clone(&stores.control), &claim::key(&config.store.prefix))
 }
 
 /// Who this process is, for what it finds out.

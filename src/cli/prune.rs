@@ -33,14 +33,16 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
     }
     let stores = open::stores_for_a_person(&config).await?;
     // Strictly, unlike for a listing: whoever does not know which backup was proven must not remove any.
-    let mut entries = shelf::list(stores.backups.as_ref(), &config.store.prefix, &config.service.name).await?;
+    let known = open::journal(&config, &stores).known().await?;
+    let prefix = &config.store.prefix;
+    let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name, &known.standing).await?;
     Ledger::default()
         .join(stores.control.as_ref(), &config.store.prefix, &mut entries)
         .await?;
     let clock = open::clock();
     let now = stores.backups.now().await?;
     let rpo = Newest::of(&entries).assess(config.targets.rpo, None, now);
-    let holds = holds(rpo.state, clock.now(), now);
+    let holds = holds(rpo.state, clock.now(), now, known.is_open);
     let pruning = keep(&entries, &config.retention, &holds, now);
     let unheld = Holds {
         freezes: Vec::new(),
@@ -106,8 +108,14 @@ fn frozen(pruning: &Pruning, otherwise: &Pruning) -> Option<String> {
 }
 
 /// What forbids removing right now.
-pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp) -> Holds {
-    let mut holds = Holds::default();
+pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp, is_open: bool) -> Holds {
+    let mut holds = Holds {
+        operation_open: is_open,
+        ..Holds::default()
+    };
+    if is_open {
+        holds.freezes.push(Freeze::Failover);
+    }
     holds.freezes.extend(Freeze::for_clocks(local, store));
     if rpo == State::Breached {
         holds.freezes.push(Freeze::RpoBreach);

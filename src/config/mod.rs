@@ -15,6 +15,7 @@ mod collect;
 pub mod parse;
 mod sections;
 mod standby;
+pub mod steps;
 mod store;
 pub mod units;
 pub mod warnings;
@@ -35,6 +36,11 @@ pub struct Config {
     pub standby: Option<Standby>,
     /// Who the application is on the standby; a backup holds no accounts.
     pub accounts: Vec<Account>,
+    /// The protected database once more, with an account that may fence it and bring data home.
+    pub primary: Option<Standby>,
+    pub failover: steps::Failover,
+    pub failover_steps: Vec<steps::Step>,
+    pub failback_steps: Vec<steps::Step>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub struct Service {
     pub name: String,
     /// Where this agent's source stands, e.g. `aws-seoul`; default `primary`. Same alphabet.
     pub site: String,
+    /// Which of the two sites `[source]` is. Default: the primary.
+    pub protects: steps::Site,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

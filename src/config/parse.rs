@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, accounts, sections, standby, store};
+use super::{Config, accounts, sections, standby, steps, store};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -77,7 +77,7 @@ impl Config {
         // Where a value is wrong, its section holds a placeholder; with any problem the whole is thrown away.
         let (service, targets) = (sections::service(&mut document), sections::targets(&mut document));
         let (source, store) = (sections::source(&mut document), store::store(&mut document));
-        let standby = standby::standby(&mut document);
+        let standby = standby::server(&mut document, "standby");
         let config = Self {
             service,
             targets,
@@ -88,6 +88,10 @@ impl Config {
             store,
             accounts: accounts::accounts(&mut document, standby.as_ref()),
             standby,
+            primary: standby::server(&mut document, "primary"),
+            failover: steps::failover(&mut document),
+            failover_steps: steps::steps(&mut document, "failover_steps", steps::Site::Standby),
+            failback_steps: steps::steps(&mut document, "failback_steps", steps::Site::Primary),
         };
         let problems = document.finish();
         if problems.is_empty() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::cadence::parse_cron;
 use super::collect::{Document, Section};
+use super::steps::Site;
 use super::units::parse_bytes;
 use super::{
     Backup, Endpoint, Generations, Lock, Login, Place, Removal, Retention, Schedule, Service, Source, Targets, Tls,
@@ -26,9 +27,12 @@ pub(super) fn service(document: &mut Document<'_>) -> Service {
     let mut section = document.section("service");
     let name = section.text("name", label);
     let site = section.text("site", label);
+    let sites = [("primary", Site::Primary), ("standby", Site::Standby)];
+    let protects = section.choice("protects", &sites);
     Service {
         name: section.need("name", name, "the service's name, e.g. name = \"petclinic\""),
         site: site.unwrap_or_else(|| "primary".into()),
+        protects: protects.unwrap_or(Site::Primary),
     }
 }
 

@@ -1,4 +1,5 @@
-//! `[standby]`: the server that backups are restored to when the source is gone.
+//! `[standby]`: the server that backups are restored to when the source is gone; and `[primary]`, the protected one with an
+//! account that may write.
 
 use super::collect::Document;
 use super::sections::{absolute_path, account, host_name, is_loopback};
@@ -6,9 +7,9 @@ use super::{Standby, Tls};
 use crate::secret::SecretRef;
 
 /// None where the section is left out.
-pub(super) fn standby(document: &mut Document<'_>) -> Option<Standby> {
-    let is_there = document.has("standby");
-    let mut section = document.section("standby");
+pub(super) fn server(document: &mut Document<'_>, name: &'static str) -> Option<Standby> {
+    let is_there = document.has(name);
+    let mut section = document.section(name);
     // Read in any case, so that a section with a mistyped name is recognised by what there could be.
     let host = section.text("host", host_name);
     let port = section

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::event::{By, Chosen, Ended, Event, Outcome};
 use super::journal::{Journal, JournalError, Position};
 use super::next::{Next, next};
+use super::operation::Operation;
 use super::plan::{Place, Role, Step};
 use super::rules::Rule;
-use super::state::Operation;
 
 /// How often the journal is looked at for what other places did.
 const POLL: Duration = Duration::from_secs(1);
@@ -98,7 +98,10 @@ pub enum Rest {
     Ended(Ended),
     /// Nothing is open.
     Nothing,
-    Approval { have: u32, need: u32 },
+    Approval {
+        have: u32,
+        need: u32,
+    },
     Refused(Vec<(String, Rule)>),
     /// Steps with what they failed of.
     Failed(Vec<(String, String)>),
@@ -145,7 +148,9 @@ impl Engine {
         };
         // Whatever ends this call also ends what it began.
         let _guard = tasks.stop.clone().drop_guard();
-        let mut position = self.write(position, |_| Some(Event::Taken)).await?;
+        let mut position = self
+            .write(position, |position| position.state.open().map(|_| Event::Taken))
+            .await?;
         let rest = tokio::select! {
             biased;
             () = lost.cancelled() => Rest::Lost,
@@ -170,7 +175,9 @@ impl Engine {
                     }
                 }
                 if came_to_rest {
-                    position = self.write(position, |_| Some(Event::Left)).await?;
+                    position = self
+                        .write(position, |position| position.state.open().map(|_| Event::Left))
+                        .await?;
                 }
                 Ok((rest, position))
             }
@@ -228,7 +235,12 @@ impl Engine {
             if tasks.is_pausing(name) {
                 continue;
             }
-            let Some(step) = position.state.open().and_then(|operation| operation.plan.step(name)).cloned() else {
+            let Some(step) = position
+                .state
+                .open()
+                .and_then(|operation| operation.plan.step(name))
+                .cloned()
+            else {
                 return Ok(true);
             };
             if let Role::Open(site) = step.role {
@@ -250,7 +262,10 @@ impl Engine {
                 step: name.clone(),
                 bound,
             };
-            match self.patiently(|| self.journal.append(position, &self.by, event.clone())).await {
+            match self
+                .patiently(|| self.journal.append(position, &self.by, event.clone()))
+                .await
+            {
                 Ok(next) => *position = next,
                 Err(JournalError::Raced | JournalError::Illegal(_)) => return Ok(true),
                 Err(error) => return Err(error),
@@ -272,7 +287,12 @@ impl Engine {
         if tasks.is_pausing(name) {
             return Ok(false);
         }
-        let Some(step) = position.state.open().and_then(|operation| operation.plan.step(name)).cloned() else {
+        let Some(step) = position
+            .state
+            .open()
+            .and_then(|operation| operation.plan.step(name))
+            .cloned()
+        else {
             return Ok(true);
         };
         if !self.right.confirm().await {
@@ -282,7 +302,10 @@ impl Engine {
             step: name.to_owned(),
             bound: bound(now, &step),
         };
-        match self.patiently(|| self.journal.append(position, &self.by, event.clone())).await {
+        match self
+            .patiently(|| self.journal.append(position, &self.by, event.clone()))
+            .await
+        {
             Ok(next) => *position = next,
             Err(JournalError::Raced | JournalError::Illegal(_)) => return Ok(true),
             Err(error) => return Err(error),
@@ -305,7 +328,8 @@ impl Engine {
             Err(error) => return Ok(Look::Unknown(error)),
         };
         let restored = operation.backup.as_ref().map(|backup| backup.consistent_at);
-        let Some(newer) = newest.filter(|newest| restored.is_none_or(|restored| newest.consistent_at > restored)) else {
+        let Some(newer) = newest.filter(|newest| restored.is_none_or(|restored| newest.consistent_at > restored))
+        else {
             return Ok(Look::Newest);
         };
         *position = self
@@ -334,7 +358,10 @@ impl Engine {
                 let work = async {
                     if is_back {
                         let note = hands.take_back(&task).await?;
-                        return Ok(Outcome { note, ..Outcome::default() });
+                        return Ok(Outcome {
+                            note,
+                            ..Outcome::default()
+                        });
                     }
                     hands.carry_out(&task).await
                 };
@@ -416,7 +443,10 @@ impl Engine {
             let Some(event) = event(&position) else {
                 return Ok(position);
             };
-            match self.patiently(|| self.journal.append(&position, &self.by, event.clone())).await {
+            match self
+                .patiently(|| self.journal.append(&position, &self.by, event.clone()))
+                .await
+            {
                 Err(JournalError::Raced) => {
                     position = self.patiently(|| self.journal.refresh(position.clone())).await?;
                 }

@@ -217,9 +217,14 @@ impl Entry {
             .ok_or(EntryError::Torn)?;
         let found = digest(line.as_bytes());
         if told != found {
-            return Err(if told.len() < found.len() { EntryError::Torn } else { EntryError::Altered });
+            return Err(if told.len() < found.len() {
+                EntryError::Torn
+            } else {
+                EntryError::Altered
+            });
         }
-        let version = serde_json::from_str::<Versioned>(line).map_err(|error| EntryError::Malformed(error.to_string()))?;
+        let version =
+            serde_json::from_str::<Versioned>(line).map_err(|error| EntryError::Malformed(error.to_string()))?;
         if version.v != VERSION {
             return Err(EntryError::Newer(version.v));
         }

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::event::{By, Entry, EntryError, Event};
-use super::state::{Illegal, State};
+use super::state::{Illegal, Standing, State};
 use crate::store::{BlobStore, Condition, StoreError};
 
 /// Entries read at once.
@@ -34,6 +34,16 @@ pub struct Position {
     pub generation: u32,
     /// When the last entry was written.
     pub at: Option<Timestamp>,
+}
+
+/// What concerns whoever makes, lists or removes backups.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Known {
+    pub standing: Standing,
+    /// An operation is under way.
+    pub is_open: bool,
+    /// The journal is damaged: this is what it said before that.
+    pub damage: Option<String>,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -78,6 +88,9 @@ fn readable(position: &Position) -> String {
     format!("{serving}, epoch {}, stage {}", standing.epoch(), standing.stage)
 }
 
+/// An entry with its digest, or why there is none; beside the name of its blob.
+type Read = (String, Result<(Entry, String), EntryError>);
+
 /// Names of entries by operation and number.
 type Names = BTreeMap<u64, BTreeMap<u64, String>>;
 
@@ -115,7 +128,10 @@ impl Journal {
         // What went before is told by the first entry, and must be what its own last one said.
         let before = operation.checked_sub(1).and_then(|before| names.get(&before));
         if let Some((number, name)) = before.and_then(|entries| entries.last_key_value()) {
-            let (last, digest) = self.entry(name).await?.map_err(|error| damaged(name, &error, &position))?;
+            let (last, digest) = self
+                .entry(name)
+                .await?
+                .map_err(|error| damaged(name, &error, &position))?;
             position.state.operations = last.operation;
             position.state.digest = digest;
             position.state.entries = *number;
@@ -127,7 +143,7 @@ impl Journal {
             }
         }
         let is_first = before.is_none();
-        let read: Vec<(String, Result<(Entry, String), EntryError>)> = stream::iter(entries.values().cloned())
+        let read: Vec<Read> = stream::iter(entries.values().cloned())
             .map(|name| async move {
                 let entry = self.entry(&name).await?;
                 Ok::<_, JournalError>((name, entry))
@@ -165,7 +181,10 @@ impl Journal {
             if self.store.properties(&name).await?.is_none() {
                 return Ok(position);
             }
-            let (entry, digest) = self.entry(&name).await?.map_err(|error| damaged(&name, &error, &position))?;
+            let (entry, digest) = self
+                .entry(&name)
+                .await?
+                .map_err(|error| damaged(&name, &error, &position))?;
             position = advance(position, &name, &entry, &digest)?;
         }
     }
@@ -210,6 +229,24 @@ impl Journal {
         }
     }
 
+    /// What can be said of who serves, damaged or not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn known(&self) -> Result<Known, StoreError> {
+        let (position, damage) = match self.read().await {
+            Ok(position) => (position, None),
+            Err(JournalError::Store(error)) => return Err(error),
+            Err(JournalError::Damaged { blob, detail, good }) => (*good, Some(format!("{blob}: {detail}"))),
+            Err(JournalError::Illegal(_) | JournalError::Raced) => return Ok(Known::default()),
+        };
+        Ok(Known {
+            is_open: position.state.open().is_some() || damage.is_some(),
+            standing: position.state.standing,
+            damage,
+        })
+    }
+
     /// Every entry of every operation, oldest first; what cannot be read is left out and told.
     ///
     /// # Errors
@@ -217,7 +254,7 @@ impl Journal {
     pub async fn history(&self) -> Result<(Vec<Entry>, Vec<String>), JournalError> {
         let (_, names) = self.list().await?;
         let names: Vec<String> = names.into_values().flat_map(BTreeMap::into_values).collect();
-        let read: Vec<(String, Result<(Entry, String), EntryError>)> = stream::iter(names)
+        let read: Vec<Read> = stream::iter(names)
             .map(|name| async move {
                 let entry = self.entry(&name).await?;
                 Ok::<_, JournalError>((name, entry))

@@ -7,6 +7,8 @@ pub mod engine;
 pub mod event;
 pub mod journal;
 pub mod next;
+pub mod operation;
 pub mod plan;
 pub mod rules;
 pub mod state;
+mod transition;

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 
 use super::event::Ended;
+use super::operation::Operation;
 use super::plan::{OnFailure, Place, Step};
 use super::rules::Rule;
-use super::state::{Operation, Progress, State};
+use super::state::{Progress, State};
 
 /// What a process at one place does now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +77,12 @@ impl Look {
             return;
         }
         match operation.progress(&step.name) {
-            Progress::Running { run: of, interrupted: false, bound, .. } => {
+            Progress::Running {
+                run: of,
+                interrupted: false,
+                bound,
+                ..
+            } => {
                 if of == run {
                     self.wait.push(Waiting::Here(step.name.clone()));
                     return;
@@ -109,7 +115,8 @@ impl Look {
         }
         let guards = operation.guards(&state.standing, step);
         if !guards.is_empty() {
-            self.refused.extend(guards.into_iter().map(|rule| (step.name.clone(), rule)));
+            self.refused
+                .extend(guards.into_iter().map(|rule| (step.name.clone(), rule)));
         } else if step.at == here {
             self.start.push(step.name.clone());
         } else {
@@ -152,25 +159,55 @@ fn back(operation: &Operation, here: Place, run: &str, now: Timestamp) -> Next {
         let name = &step.name;
         if !operation.is_to_take_back(name) {
             // What is at work must come to rest even where nothing takes it back.
-            if let Progress::Running { run: of, bound, interrupted: false, .. } = operation.progress(name)
+            if let Progress::Running {
+                run: of,
+                bound,
+                interrupted: false,
+                ..
+            } = operation.progress(name)
                 && (of == run || *bound > now)
             {
-                wait.push(if of == run { Waiting::Here(name.clone()) } else { Waiting::Until(name.clone(), *bound) });
+                wait.push(if of == run {
+                    Waiting::Here(name.clone())
+                } else {
+                    Waiting::Until(name.clone(), *bound)
+                });
             }
             continue;
         }
         is_left = true;
-        if operation.plan.after(name).iter().any(|later| operation.is_to_take_back(later)) {
+        if operation
+            .plan
+            .after(name)
+            .iter()
+            .any(|later| operation.is_to_take_back(later))
+        {
             continue;
         }
         match operation.progress(name) {
-            Progress::TakingBack { run: of, interrupted: false, .. } | Progress::Running { run: of, interrupted: false, .. }
-                if of == run =>
-            {
+            Progress::TakingBack {
+                run: of,
+                interrupted: false,
+                ..
+            }
+            | Progress::Running {
+                run: of,
+                interrupted: false,
+                ..
+            } if of == run => {
                 wait.push(Waiting::Here(name.clone()));
             }
-            Progress::TakingBack { bound, interrupted: false, .. } | Progress::Running { bound, interrupted: false, .. }
-                if step.at != here || (!step.guards_itself && *bound > now && !operation.has_accepted(Rule::StillAtWork)) =>
+            Progress::TakingBack {
+                bound,
+                interrupted: false,
+                ..
+            }
+            | Progress::Running {
+                bound,
+                interrupted: false,
+                ..
+            } if step.at != here
+                || (!step.guards_itself && *bound > now && !operation.has_accepted(Rule::StillAtWork)) =>
             {
                 wait.push(if step.at == here {
                     Waiting::Until(name.clone(), *bound)

@@ -206,20 +206,29 @@ impl Plan {
                 mistakes.push(Mistake { step: at, key, message });
             };
             if seen.insert(step.name.as_str(), at).is_some() {
-                wrong("name", format!("{} is the name of an earlier step: give it one of its own", step.name));
+                wrong(
+                    "name",
+                    format!("{} is the name of an earlier step: give it one of its own", step.name),
+                );
             }
             for need in &step.needs {
                 match self.step(need) {
                     None => wrong("needs", format!("there is no step {need}")),
                     Some(other) if other.stage > step.stage => wrong(
                         "needs",
-                        format!("{need} belongs to stage {}, which comes after this step's stage {}", other.stage, step.stage),
+                        format!(
+                            "{need} belongs to stage {}, which comes after this step's stage {}",
+                            other.stage, step.stage
+                        ),
                     ),
                     Some(_) => {}
                 }
             }
             if self.before(&step.name).contains(step.name.as_str()) {
-                wrong("needs", "comes round to the step itself: take one of the steps in the circle out".to_owned());
+                wrong(
+                    "needs",
+                    "comes round to the step itself: take one of the steps in the circle out".to_owned(),
+                );
             }
             if self.before(&step.name).len() > self.steps.len() {
                 continue;
@@ -267,7 +276,10 @@ impl Plan {
                 ("two sites must never serve at once", Role::Fence(site.other())),
             ],
             Role::Traffic(site) if site == towards => {
-                vec![("users must not be sent to a site that takes no writes", Role::Open(site))]
+                vec![(
+                    "users must not be sent to a site that takes no writes",
+                    Role::Open(site),
+                )]
             }
             Role::Destroy => vec![
                 ("what serves must not be destroyed", Role::Traffic(towards)),
@@ -293,7 +305,8 @@ impl Plan {
         let takes = |step: &&Step| match aim {
             Aim::Failover { stage: 1, .. } => step.stage == 1,
             Aim::Failover { stage, planned } => {
-                (2..=stage).contains(&step.stage) && (planned || stage == 3 || !matches!(step.role, Role::LastBackup(_)))
+                (2..=stage).contains(&step.stage)
+                    && (planned || stage == 3 || !matches!(step.role, Role::LastBackup(_)))
             }
             Aim::Failback => !matches!(step.role, Role::Unfence(_)),
             Aim::StandDown => matches!(step.role, Role::Unfence(_) | Role::Destroy),
@@ -328,22 +341,36 @@ impl Plan {
             Role::Restore(Site::Standby),
         );
         let names = |plan: &Self, role: Role| -> Vec<String> {
-            plan.with_role(|other| other == role).map(|step| step.name.clone()).collect()
+            plan.with_role(|other| other == role)
+                .map(|step| step.name.clone())
+                .collect()
         };
         let (fences, lasts) = (names(self, fence), names(self, last));
         let mut late: BTreeSet<String> = names(self, restore).into_iter().collect();
         for name in late.clone() {
             late.extend(self.after(&name).into_iter().map(str::to_owned));
         }
+        // Whatever takes long and can come before the service stops, does.
+        let early: BTreeMap<String, Vec<String>> = self
+            .with_role(|role| role == fence || role == last)
+            .map(|step| {
+                let before = self.before(&step.name).into_iter().map(str::to_owned);
+                (step.name.clone(), before.filter(|need| !late.contains(need)).collect())
+            })
+            .collect();
         for step in &mut self.steps {
-            if step.role == fence || step.role == last {
-                step.needs.retain(|need| !late.contains(need));
+            if let Some(early) = early.get(&step.name) {
+                step.needs.clone_from(early);
             }
             if step.role == last {
                 step.needs.extend(fences.iter().cloned());
             }
             if step.role == restore {
-                step.needs.extend(if lasts.is_empty() { fences.clone() } else { lasts.clone() });
+                step.needs.extend(if lasts.is_empty() {
+                    fences.clone()
+                } else {
+                    lasts.clone()
+                });
             }
             step.needs.sort();
             step.needs.dedup();

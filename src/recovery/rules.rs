@@ -193,7 +193,8 @@ pub fn against(aim: Aim, state: &State, facts: &Facts, limits: &Limits) -> Vec<R
             if standing.serving == Some(Site::Standby) {
                 refuse(
                     Rule::Serving,
-                    "the standby serves already; planb status shows since when, planb failback takes the service home".to_owned(),
+                    "the standby serves already; planb status shows since when, planb failback takes the service home"
+                        .to_owned(),
                 );
             }
             if stage < 2 {

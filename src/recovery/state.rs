@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{Accepted, By, Chosen, Ended, Entry, Event, NOTHING_BEFORE, Outcome, Proof};
-use super::plan::{Aim, OnFailure, Plan, Role, Site, Step};
-use super::rules::{self, Rule};
+use super::event::{Chosen, Entry, Event, NOTHING_BEFORE, Outcome, Proof};
+use super::operation::Operation;
+use super::plan::{Aim, Site};
 
 /// From when an epoch is in force, and which site it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,15 @@ pub struct Standing {
     /// What a site was last restored from.
     pub restored: BTreeMap<Site, Chosen>,
     /// What steps that still stand gave, for later ones.
-    pub outputs: BTreeMap<String, BTreeMap<String, Value>>,
+    pub outputs: BTreeMap<String, Given>,
+}
+
+/// What a step gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Given {
+    pub stage: u8,
+    /// Nothing sensitive.
+    pub values: BTreeMap<String, Value>,
 }
 
 impl Default for Standing {
@@ -80,39 +88,30 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
     Waiting,
-    Running { run: String, since: Timestamp, bound: Timestamp, interrupted: bool },
-    Done { outcome: Outcome, since: Timestamp, at: Timestamp },
+    Running {
+        run: String,
+        since: Timestamp,
+        bound: Timestamp,
+        interrupted: bool,
+    },
+    Done {
+        outcome: Outcome,
+        since: Timestamp,
+        at: Timestamp,
+    },
     /// `tries` by this run.
-    Failed { run: String, tries: u32, error: String, at: Timestamp },
-    TakingBack { run: String, bound: Timestamp, interrupted: bool },
+    Failed {
+        run: String,
+        tries: u32,
+        error: String,
+        at: Timestamp,
+    },
+    TakingBack {
+        run: String,
+        bound: Timestamp,
+        interrupted: bool,
+    },
     TakenBack,
-}
-
-/// An operation that was begun.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Operation {
-    pub number: u64,
-    pub aim: Aim,
-    pub plan: Plan,
-    pub plan_digest: String,
-    pub opened_at: Timestamp,
-    pub opened_by: By,
-    /// The backup to restore.
-    pub backup: Option<Chosen>,
-    /// A person chose it: no newer one takes its place.
-    pub pinned: bool,
-    pub approvers: u32,
-    pub approved: BTreeSet<String>,
-    pub accepted: Vec<Accepted>,
-    pub facts: BTreeMap<String, String>,
-    pub steps: BTreeMap<String, Progress>,
-    /// How often the run that tried a step last has failed at it.
-    tries: BTreeMap<String, (String, u32)>,
-    /// When the commit point was passed.
-    pub committed_at: Option<Timestamp>,
-    /// Why, and when.
-    pub abandoning: Option<(String, Timestamp)>,
-    pub ended: Option<(Ended, Timestamp)>,
 }
 
 /// Everything that a journal says.
@@ -237,434 +236,16 @@ impl State {
             approved: BTreeSet::from([entry.by.who.clone()]),
             accepted: accepted.clone(),
             facts: facts.clone(),
-            steps: plan.steps.iter().map(|step| (step.name.clone(), Progress::Waiting)).collect(),
+            steps: plan
+                .steps
+                .iter()
+                .map(|step| (step.name.clone(), Progress::Waiting))
+                .collect(),
             tries: BTreeMap::new(),
             committed_at: None,
             abandoning: None,
             ended: None,
         });
         Ok(())
-    }
-}
-
-impl Operation {
-    pub fn progress(&self, step: &str) -> &Progress {
-        self.steps.get(step).unwrap_or(&Progress::Waiting)
-    }
-
-    /// Whether what needs this step may begin: it is done, or gone without.
-    pub fn is_done(&self, step: &str) -> bool {
-        matches!(self.progress(step), Progress::Done { .. })
-            || self.plan.step(step).is_some_and(|step| self.is_gone_without(step))
-    }
-
-    fn has_skipped(&self, step: &str) -> bool {
-        let skipped = rules::skip(step);
-        self.accepted.iter().any(|accepted| accepted.rule == skipped)
-    }
-
-    /// Whether this run has tried as often as it may to take the step back.
-    pub fn undo_failed(&self, name: &str, run: &str) -> bool {
-        let retries = self.plan.step(name).map_or(0, |step| step.retries);
-        let tried = self.tries.get(name).filter(|(of, _)| of == run);
-        self.abandoning.is_some() && tried.is_some_and(|(_, tries)| *tries > retries)
-    }
-
-    /// Failed as often as it may, and the plan or a person says to go on; or a person said to leave it out.
-    pub fn is_gone_without(&self, step: &Step) -> bool {
-        if rules::can_be_skipped(step.role) && self.has_skipped(&step.name) {
-            return !matches!(self.progress(&step.name), Progress::Running { interrupted: false, .. });
-        }
-        let Progress::Failed { tries, .. } = self.progress(&step.name) else {
-            return false;
-        };
-        let answered_for = matches!(step.role, Role::Verify(_)) && self.has_accepted(Rule::Unverified);
-        answered_for || (step.on_failure == OnFailure::Continue && *tries > step.retries)
-    }
-
-    pub fn has_accepted(&self, rule: Rule) -> bool {
-        self.accepted.iter().any(|accepted| accepted.rule == rule.name())
-    }
-
-    /// Whether as many different people agreed as must.
-    pub fn is_approved(&self) -> bool {
-        self.approved.len() >= self.approvers as usize
-    }
-
-    /// The rules that keep a step from being started now, whatever it needs; each is waived by name, if at all.
-    pub fn guards(&self, standing: &Standing, step: &Step) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        match step.role {
-            Role::Open(site) => {
-                let fence = standing.fenced.get(&site.other());
-                match fence {
-                    Some(Proof::Proven) => {}
-                    Some(Proof::Unprovable) => rules.push(Rule::Unfenced),
-                    None if standing.serving == Some(site) => {}
-                    None => rules.push(Rule::Unfenced),
-                }
-                let is_verified = self
-                    .plan
-                    .with_role(|role| role == Role::Verify(site))
-                    .all(|verify| matches!(self.progress(&verify.name), Progress::Done { .. }));
-                if !is_verified {
-                    rules.push(Rule::Unverified);
-                }
-            }
-            Role::Restore(Site::Primary) if !standing.standby_served => rules.push(Rule::NeverServed),
-            Role::Restore(site) if standing.serving == Some(site) => rules.push(Rule::Serving),
-            Role::Traffic(site) if standing.serving != Some(site) => rules.push(Rule::NotServing),
-            Role::Unfence(site) if standing.serving == Some(site.other()) => rules.push(Rule::Serving),
-            Role::Destroy if standing.serving == Some(Site::Standby) => rules.push(Rule::Serving),
-            Role::Work
-            | Role::LastBackup(_)
-            | Role::Restore(_)
-            | Role::Verify(_)
-            | Role::Fence(_)
-            | Role::Traffic(_)
-            | Role::Preserve(_)
-            | Role::Destroy
-            | Role::Unfence(_) => {}
-        }
-        rules.retain(|rule| !(rule.can_be_waived() && self.has_accepted(*rule)));
-        rules
-    }
-
-    fn take(&mut self, standing: &mut Standing, entry: &Entry) -> Result<(), String> {
-        let (at, run) = (entry.at, &entry.by.run);
-        match &entry.event {
-            Event::Opened { .. } => Err("an operation is opened once".to_owned()),
-            Event::Approved => {
-                self.approved.insert(entry.by.who.clone());
-                Ok(())
-            }
-            Event::Accept(accepted) => {
-                self.accepted.push(accepted.clone());
-                Ok(())
-            }
-            Event::Taken => Ok(()),
-            Event::Left => {
-                self.leave(run);
-                Ok(())
-            }
-            Event::Started { step, bound } => self.start(standing, step, run, at, *bound),
-            Event::Done { step, outcome } => self.finish(standing, step, run, at, outcome),
-            Event::Failed { step, error, tries } => self.fail(step, run, error, *tries, at),
-            Event::Renewed { backup } => self.renew(standing, backup),
-            Event::Abandoning { reason } => {
-                if self.committed_at.is_some() {
-                    return Err("the commit point is passed".to_owned());
-                }
-                self.abandoning = Some((reason.clone(), at));
-                Ok(())
-            }
-            Event::TakingBack { step, bound } => self.take_back(step, run, *bound),
-            Event::TakenBack { step, .. } => self.taken_back(standing, step, run),
-            Event::FenceProven { site } => {
-                standing.fenced.insert(*site, Proof::Proven);
-                Ok(())
-            }
-            Event::Ended { how, standing: told } => self.end(standing, *how, told, at),
-        }
-    }
-
-    /// What a run that stopped by itself had under way is at work no more.
-    fn leave(&mut self, run: &str) {
-        for progress in self.steps.values_mut() {
-            match progress {
-                Progress::Running { run: of, interrupted, .. } | Progress::TakingBack { run: of, interrupted, .. }
-                    if of == run =>
-                {
-                    *interrupted = true;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn known(&self, name: &str) -> Result<Step, String> {
-        self.plan.step(name).cloned().ok_or_else(|| format!("there is no step {name}"))
-    }
-
-    fn start(
-        &mut self,
-        standing: &mut Standing,
-        name: &str,
-        run: &str,
-        at: Timestamp,
-        bound: Timestamp,
-    ) -> Result<(), String> {
-        let step = self.known(name)?;
-        if self.abandoning.is_some() {
-            return Err("the operation is being abandoned".to_owned());
-        }
-        if !self.is_approved() {
-            return Err("not enough people have approved".to_owned());
-        }
-        if let Some(need) = step.needs.iter().find(|need| !self.is_done(need)) {
-            return Err(format!("{name} needs {need}"));
-        }
-        if let Some(rule) = self.guards(standing, &step).first() {
-            return Err(format!("{name} stands against the rule {}", rule.name()));
-        }
-        match self.progress(name) {
-            Progress::Waiting | Progress::Failed { .. } => {}
-            Progress::Running { interrupted: true, .. } => {}
-            Progress::Running { bound, .. } if step.guards_itself || *bound <= at => {}
-            Progress::Running { .. } => return Err(format!("{name} is at work, and its time is not up")),
-            Progress::Done { .. } | Progress::TakingBack { .. } | Progress::TakenBack => {
-                return Err(format!("{name} is done"));
-            }
-        }
-        // What the application may have written since cannot be taken back: from here on it counts as serving.
-        if let Role::Open(site) = step.role
-            && standing.serving != Some(site)
-        {
-            self.commit(standing, at);
-            standing.serving = Some(site);
-            match site {
-                Site::Standby => standing.standby_served = true,
-                Site::Primary => standing.standby_served = false,
-            }
-            standing.fenced.remove(&site);
-        }
-        self.steps.insert(
-            name.to_owned(),
-            Progress::Running {
-                run: run.to_owned(),
-                since: at,
-                bound,
-                interrupted: false,
-            },
-        );
-        Ok(())
-    }
-
-    fn finish(
-        &mut self,
-        standing: &mut Standing,
-        name: &str,
-        run: &str,
-        at: Timestamp,
-        outcome: &Outcome,
-    ) -> Result<(), String> {
-        let step = self.known(name)?;
-        let since = self.running(name, run)?;
-        match step.role {
-            Role::Fence(_) if outcome.proof.is_none() => {
-                return Err(format!("{name} does not say whether the fence is proven"));
-            }
-            Role::Restore(_) if outcome.backup.is_none() => {
-                return Err(format!("{name} does not say which backup it restored"));
-            }
-            _ => {}
-        }
-        match step.role {
-            Role::Fence(site) => {
-                let proof = outcome.proof.unwrap_or(Proof::Unprovable);
-                standing.fenced.insert(site, proof);
-                if proof == Proof::Proven && standing.serving == Some(site) {
-                    // Proven, a failover's fence is the commit point: the primary takes no writes any more.
-                    if site == self.aim.towards().other() && site == Site::Primary {
-                        self.commit(standing, at);
-                    }
-                    standing.serving = None;
-                }
-            }
-            Role::Unfence(site) => {
-                standing.fenced.remove(&site);
-                standing.serving.get_or_insert(site);
-            }
-            Role::Restore(site) => {
-                if let Some(backup) = &outcome.backup {
-                    standing.restored.insert(site, backup.clone());
-                }
-            }
-            Role::LastBackup(_) => {
-                // In an unplanned failover something older may have been restored meanwhile.
-                if let Some(backup) = outcome.backup.as_ref().filter(|_| !self.pinned) {
-                    self.renew(standing, backup)?;
-                }
-            }
-            Role::Work | Role::Verify(_) | Role::Open(_) | Role::Traffic(_) | Role::Preserve(_) | Role::Destroy => {}
-        }
-        if !outcome.outputs.is_empty() {
-            standing.outputs.insert(name.to_owned(), outcome.outputs.clone());
-        }
-        let outcome = outcome.clone();
-        self.steps.insert(name.to_owned(), Progress::Done { outcome, since, at });
-        Ok(())
-    }
-
-    /// The epoch rises, and belongs to the site that the operation goes to.
-    fn commit(&mut self, standing: &mut Standing, at: Timestamp) {
-        if self.committed_at.is_some() {
-            return;
-        }
-        self.committed_at = Some(at);
-        standing.epochs.push(Epoch {
-            number: standing.epoch() + 1,
-            since: at,
-            site: self.aim.towards(),
-        });
-    }
-
-    fn running(&self, name: &str, run: &str) -> Result<Timestamp, String> {
-        match self.progress(name) {
-            Progress::Running { run: of, since, .. } if of == run => Ok(*since),
-            _ => Err(format!("{name} is not at work in run {run}")),
-        }
-    }
-
-    fn fail(&mut self, name: &str, run: &str, error: &str, used: u32, at: Timestamp) -> Result<(), String> {
-        match self.progress(name) {
-            Progress::Running { run: of, .. } | Progress::TakingBack { run: of, .. } if of == run => {}
-            _ => return Err(format!("{name} is not at work in run {run}")),
-        }
-        let before = self.tries.get(name).filter(|(of, _)| of == run).map_or(0, |(_, tries)| *tries);
-        let tries = before.saturating_add(used.max(1));
-        self.tries.insert(name.to_owned(), (run.to_owned(), tries));
-        self.steps.insert(
-            name.to_owned(),
-            Progress::Failed {
-                run: run.to_owned(),
-                tries,
-                error: error.to_owned(),
-                at,
-            },
-        );
-        Ok(())
-    }
-
-    /// The restore, and everything that follows from it but a fence, is to be done again.
-    fn renew(&mut self, standing: &Standing, backup: &Chosen) -> Result<(), String> {
-        let towards = self.aim.towards();
-        if standing.serving == Some(towards) {
-            return Err("the site serves already".to_owned());
-        }
-        if self.backup.as_ref().is_some_and(|old| old.consistent_at >= backup.consistent_at) {
-            return Err("it is no newer than the one before".to_owned());
-        }
-        self.backup = Some(backup.clone());
-        let restores: Vec<String> = self
-            .plan
-            .with_role(|role| role == Role::Restore(towards))
-            .map(|step| step.name.clone())
-            .collect();
-        let mut again: BTreeSet<String> = restores.iter().cloned().collect();
-        for name in &restores {
-            again.extend(self.plan.after(name).into_iter().map(str::to_owned));
-        }
-        for name in again {
-            let is_bound_to_data = self
-                .plan
-                .step(&name)
-                .is_some_and(|step| !matches!(step.role, Role::Fence(_) | Role::LastBackup(_) | Role::Preserve(_)));
-            if is_bound_to_data && matches!(self.progress(&name), Progress::Done { .. } | Progress::Failed { .. }) {
-                self.steps.insert(name, Progress::Waiting);
-            }
-        }
-        Ok(())
-    }
-
-    fn take_back(&mut self, name: &str, run: &str, bound: Timestamp) -> Result<(), String> {
-        self.known(name)?;
-        if self.abandoning.is_none() {
-            return Err("the operation is not being abandoned".to_owned());
-        }
-        if matches!(self.progress(name), Progress::Waiting | Progress::TakenBack) {
-            return Err(format!("there is nothing of {name} to take back"));
-        }
-        let later = self.plan.after(name);
-        if let Some(later) = later.iter().find(|later| self.is_to_take_back(later)) {
-            return Err(format!("{later} comes first"));
-        }
-        self.steps.insert(
-            name.to_owned(),
-            Progress::TakingBack {
-                run: run.to_owned(),
-                bound,
-                interrupted: false,
-            },
-        );
-        Ok(())
-    }
-
-    fn taken_back(&mut self, standing: &mut Standing, name: &str, run: &str) -> Result<(), String> {
-        let step = self.known(name)?;
-        match self.progress(name) {
-            Progress::TakingBack { run: of, .. } if of == run => {}
-            _ => return Err(format!("{name} is not being taken back in run {run}")),
-        }
-        standing.outputs.remove(name);
-        match step.role {
-            Role::Fence(site) => {
-                standing.fenced.remove(&site);
-                // Nobody else was opened, or it could not be abandoned.
-                standing.serving.get_or_insert(site);
-            }
-            Role::Restore(site) => {
-                standing.restored.remove(&site);
-            }
-            _ => {}
-        }
-        self.steps.insert(name.to_owned(), Progress::TakenBack);
-        Ok(())
-    }
-
-    /// Whether abandoning still has to do with this step.
-    pub fn is_to_take_back(&self, name: &str) -> bool {
-        let can_be = self.plan.step(name).is_some_and(|step| step.takes_back) && !self.has_skipped(name);
-        match self.progress(name) {
-            Progress::Done { outcome, .. } => can_be && !outcome.found,
-            Progress::Running { .. } | Progress::Failed { .. } => can_be,
-            Progress::TakingBack { .. } => can_be,
-            Progress::Waiting | Progress::TakenBack => false,
-        }
-    }
-
-    fn end(&mut self, standing: &mut Standing, how: Ended, told: &Standing, at: Timestamp) -> Result<(), String> {
-        match how {
-            Ended::Done => {
-                if let Some(step) = self.plan.steps.iter().find(|step| !self.is_done(&step.name)) {
-                    return Err(format!("{} is not done", step.name));
-                }
-            }
-            Ended::Abandoned => {
-                if self.abandoning.is_none() {
-                    return Err("the operation is not being abandoned".to_owned());
-                }
-                if let Some(step) = self.plan.steps.iter().find(|step| self.is_to_take_back(&step.name)) {
-                    return Err(format!("{} is not taken back", step.name));
-                }
-            }
-        }
-        *standing = self.leaves(standing, how);
-        if told != standing {
-            return Err("it tells of another standing than there is".to_owned());
-        }
-        self.ended = Some((how, at));
-        Ok(())
-    }
-
-    /// What is left when the operation ends so.
-    pub fn leaves(&self, standing: &Standing, how: Ended) -> Standing {
-        let mut left = standing.clone();
-        let is_left = self.plan.steps.iter().any(|step| {
-            step.takes_back && !matches!(self.progress(&step.name), Progress::Waiting | Progress::TakenBack)
-        });
-        match (how, self.aim) {
-            (Ended::Done, Aim::Failover { stage, .. }) => left.stage = left.stage.max(stage),
-            (Ended::Done, Aim::Failback | Aim::StandDown) => {
-                left.stage = 1;
-                left.outputs.clear();
-                left.restored.remove(&Site::Standby);
-                // Nothing is left of it that could serve.
-                left.fenced.remove(&Site::Standby);
-            }
-            (Ended::Abandoned, Aim::Failover { .. }) if !is_left => left.stage = 1,
-            (Ended::Abandoned, _) => {}
-        }
-        left
     }
 }

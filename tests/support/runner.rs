@@ -142,6 +142,7 @@ pub fn runner(planb: &Planb, store: Arc<dyn BlobStore>, clock: Arc<dyn Clock>) -
 
 pub fn wanted() -> Wanted {
     Wanted {
+        is_last: false,
         holder: "test".to_owned(),
         verify_source: true,
         accept_source_changed: None,

@@ -8,6 +8,7 @@ use crate::backup::claim::ClaimError;
 use crate::backup::entry::BackupId;
 use crate::backup::lease::LeaseError;
 use crate::dump::AttemptError;
+use crate::recovery::plan::Site;
 use crate::source::login::LoginError;
 use crate::store::StoreError;
 
@@ -35,6 +36,11 @@ pub enum RunError {
     OutOfTime { limit: Duration, last: String },
     #[error("{attempts} attempts failed, the last one so: {last}")]
     TooManyAttempts { attempts: u32, last: String },
+    #[error(
+        "the {0} does not serve (a failover moved the service, or is about to), so nothing of it is published as a backup; planb \
+         status shows who serves"
+    )]
+    NotServing(Site),
     /// Another run holds the lease.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -56,7 +62,7 @@ impl RunError {
             Self::Login(error) => error.is_permanent(),
             Self::Attempt(error) => error.is_permanent(),
             Self::Store(error) => error.is_permanent(),
-            Self::Lease(LeaseError::Held { .. }) | Self::ClockSetBack { .. } => true,
+            Self::Lease(LeaseError::Held { .. }) | Self::ClockSetBack { .. } | Self::NotServing(_) => true,
             Self::Lease(error) => error.is_permanent(),
             Self::ReplicaBehind { .. }
             | Self::OutOfTime { .. }

@@ -1,0 +1,185 @@
+//! `[failover]`, `[[failover_steps]]` and `[[failback_steps]]`: the recovery plan as people write it.
+//!
+//! A text may hold `${STEP.OUTPUT}`: what an earlier step gave. What a step means for the safety of the data is decided in
+//! `steps/plan.rs`; here is only what may be written.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::SecretRef;
+
+mod read;
+
+pub(super) use read::{failover, steps};
+
+/// What every failover is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failover {
+    /// More than this is not lost without `--accept backup-too-old=REASON`. Default 1 h.
+    pub max_loss: Duration,
+    /// Different people who must agree before anything is done. Default 1.
+    pub approvers: u32,
+}
+
+/// A site, as steps name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    Primary,
+    Standby,
+}
+
+/// Which process carries a step out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    Operator,
+    Runner,
+}
+
+/// One step, as it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub name: String,
+    /// 1 to 3.
+    pub stage: u8,
+    pub needs: Vec<String>,
+    pub timeout: Duration,
+    pub at: At,
+    /// Whether the operation goes on without it when it failed.
+    pub goes_on: bool,
+    /// Times it is tried again by itself. Default 2; for what a person or a program does: 0.
+    pub retries: u32,
+    pub kind: Kind,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    Terraform(Terraform),
+    /// The chosen backup into the site's database.
+    Restore(Server),
+    /// That database compared with the backup.
+    Verify(Server),
+    /// `[[accounts]]` made there and tried, and locked until the site opens.
+    Accounts(Server),
+    /// Events enabled, accounts unlocked.
+    Open(Server),
+    /// No more writes at the site.
+    Fence(Server),
+    Unfence(Server),
+    LastBackup(Server),
+    /// A backup under `preserved/` of what the site has.
+    Preserve(Server),
+    Manifests(Manifests),
+    MaintenancePage {
+        /// Default: the page that comes with PlanB.
+        file: Option<PathBuf>,
+        container: String,
+    },
+    Http(Http),
+    Traffic(Traffic),
+    PrimaryReady(PrimaryReady),
+    Command(Command),
+    Manual {
+        text: String,
+    },
+}
+
+/// The database that a step works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub site: Site,
+    /// Instead of the host in `[standby]` or `[primary]`; may come from an earlier step.
+    pub host: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terraform {
+    pub dir: PathBuf,
+    pub destroys: bool,
+    /// Name and value.
+    pub variables: Vec<(String, String)>,
+    /// Name and where the value is.
+    pub secrets: Vec<(String, SecretRef)>,
+    /// `key=value` for `-backend-config`.
+    pub backend: Vec<(String, String)>,
+    /// Directory with the providers, so that no registry is needed.
+    pub mirror: Option<PathBuf>,
+    /// Default: the first of terraform and tofu on PATH.
+    pub program: Option<PathBuf>,
+    /// Names of environment variables that the program gets, e.g. `ARM_CLIENT_ID`.
+    pub environment: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifests {
+    pub dir: PathBuf,
+    /// A file, or `${STEP.OUTPUT}`.
+    pub kubeconfig: String,
+    pub variables: Vec<(String, String)>,
+    /// `NAMESPACE/SECRET/KEY` and where the value is.
+    pub secrets: Vec<(String, SecretRef)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// May hold `${STEP.OUTPUT}`.
+    pub url: String,
+    pub method: String,
+    pub body: Option<String>,
+    /// Default 200.
+    pub expect: Vec<u16>,
+    /// Text that the answer must hold.
+    pub contains: Option<String>,
+    /// Good answers in a row. Default 3.
+    pub times: u32,
+    /// Default 5 s.
+    pub interval: Duration,
+    /// Authority that signed the server's certificate, PEM.
+    pub tls_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traffic {
+    pub site: Site,
+    /// CloudFront distribution.
+    pub distribution: String,
+    /// Id of the origin that every behaviour is to use.
+    pub origin: String,
+    /// Its address, where the distribution does not have it yet; may hold `${STEP.OUTPUT}`.
+    pub domain: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrimaryReady {
+    pub region: Option<String>,
+    /// `CLUSTER/NODEGROUP`
+    pub node_groups: Vec<String>,
+    /// ARNs.
+    pub target_groups: Vec<String>,
+    pub rds_instances: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// What it stands for, where it does more than some work. Default: nothing of the kind.
+    pub means: Option<Means>,
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    /// Exit 0 says: already done.
+    pub probe: Vec<String>,
+    /// Arguments of the same program that take it back.
+    pub undo: Vec<String>,
+    /// Environment variables, and where their values are.
+    pub secrets: Vec<(String, SecretRef)>,
+    /// Names of environment variables that the program gets beside PATH, HOME and LANG.
+    pub environment: Vec<String>,
+}
+
+/// What a command may stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    Fence(Site),
+    Unfence(Site),
+    Traffic(Site),
+    Destroy,
+}

@@ -1,0 +1,156 @@
+//! An operation as its journal tells it, and what may be asked of it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::event::{Accepted, By, Chosen, Ended, Proof};
+use super::plan::{Aim, OnFailure, Plan, Role, Site, Step};
+use super::rules::{self, Rule};
+use super::state::{Progress, Standing};
+
+/// An operation that was begun.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    pub number: u64,
+    pub aim: Aim,
+    pub plan: Plan,
+    pub plan_digest: String,
+    pub opened_at: Timestamp,
+    pub opened_by: By,
+    /// The backup to restore.
+    pub backup: Option<Chosen>,
+    /// A person chose it: no newer one takes its place.
+    pub pinned: bool,
+    pub approvers: u32,
+    pub approved: BTreeSet<String>,
+    pub accepted: Vec<Accepted>,
+    pub facts: BTreeMap<String, String>,
+    pub steps: BTreeMap<String, Progress>,
+    /// How often the run that tried a step last has failed at it.
+    pub(super) tries: BTreeMap<String, (String, u32)>,
+    /// When the commit point was passed.
+    pub committed_at: Option<Timestamp>,
+    /// Why, and when.
+    pub abandoning: Option<(String, Timestamp)>,
+    pub ended: Option<(Ended, Timestamp)>,
+}
+
+impl Operation {
+    pub fn progress(&self, step: &str) -> &Progress {
+        self.steps.get(step).unwrap_or(&Progress::Waiting)
+    }
+
+    /// Whether what needs this step may begin: it is done, or gone without.
+    pub fn is_done(&self, step: &str) -> bool {
+        matches!(self.progress(step), Progress::Done { .. })
+            || self.plan.step(step).is_some_and(|step| self.is_gone_without(step))
+    }
+
+    fn has_skipped(&self, step: &str) -> bool {
+        let skipped = rules::skip(step);
+        self.accepted.iter().any(|accepted| accepted.rule == skipped)
+    }
+
+    /// Whether this run has tried as often as it may to take the step back.
+    pub fn undo_failed(&self, name: &str, run: &str) -> bool {
+        let retries = self.plan.step(name).map_or(0, |step| step.retries);
+        let tried = self.tries.get(name).filter(|(of, _)| of == run);
+        self.abandoning.is_some() && tried.is_some_and(|(_, tries)| *tries > retries)
+    }
+
+    /// Failed as often as it may, and the plan or a person says to go on; or a person said to leave it out.
+    pub fn is_gone_without(&self, step: &Step) -> bool {
+        if rules::can_be_skipped(step.role) && self.has_skipped(&step.name) {
+            return !matches!(self.progress(&step.name), Progress::Running { interrupted: false, .. });
+        }
+        let Progress::Failed { tries, .. } = self.progress(&step.name) else {
+            return false;
+        };
+        let answered_for = matches!(step.role, Role::Verify(_)) && self.has_accepted(Rule::Unverified);
+        answered_for || (step.on_failure == OnFailure::Continue && *tries > step.retries)
+    }
+
+    pub fn has_accepted(&self, rule: Rule) -> bool {
+        self.accepted.iter().any(|accepted| accepted.rule == rule.name())
+    }
+
+    /// Whether as many different people agreed as must.
+    pub fn is_approved(&self) -> bool {
+        self.approved.len() >= self.approvers as usize
+    }
+
+    /// The rules that keep a step from being started now, whatever it needs; each is waived by name, if at all.
+    pub fn guards(&self, standing: &Standing, step: &Step) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        match step.role {
+            Role::Open(site) => {
+                let fence = standing.fenced.get(&site.other());
+                match fence {
+                    Some(Proof::Proven) => {}
+                    Some(Proof::Unprovable) => rules.push(Rule::Unfenced),
+                    None if standing.serving == Some(site) => {}
+                    None => rules.push(Rule::Unfenced),
+                }
+                let is_verified = self
+                    .plan
+                    .with_role(|role| role == Role::Verify(site))
+                    .all(|verify| matches!(self.progress(&verify.name), Progress::Done { .. }));
+                if !is_verified {
+                    rules.push(Rule::Unverified);
+                }
+            }
+            Role::Restore(Site::Primary) if !standing.standby_served => rules.push(Rule::NeverServed),
+            Role::Restore(site) if standing.serving == Some(site) => rules.push(Rule::Serving),
+            Role::Traffic(site) if standing.serving != Some(site) => rules.push(Rule::NotServing),
+            Role::Unfence(site) if standing.serving == Some(site.other()) => rules.push(Rule::Serving),
+            Role::Destroy if standing.serving == Some(Site::Standby) => rules.push(Rule::Serving),
+            Role::Work
+            | Role::LastBackup(_)
+            | Role::Restore(_)
+            | Role::Verify(_)
+            | Role::Fence(_)
+            | Role::Traffic(_)
+            | Role::Preserve(_)
+            | Role::Destroy
+            | Role::Unfence(_) => {}
+        }
+        rules.retain(|rule| !(rule.can_be_waived() && self.has_accepted(*rule)));
+        rules
+    }
+
+    /// Whether abandoning still has to do with this step.
+    pub fn is_to_take_back(&self, name: &str) -> bool {
+        let can_be = self.plan.step(name).is_some_and(|step| step.takes_back) && !self.has_skipped(name);
+        match self.progress(name) {
+            Progress::Done { outcome, .. } => can_be && !outcome.found,
+            Progress::Running { .. } | Progress::Failed { .. } => can_be,
+            Progress::TakingBack { .. } => can_be,
+            Progress::Waiting | Progress::TakenBack => false,
+        }
+    }
+
+    /// What is left when the operation ends so.
+    pub fn leaves(&self, standing: &Standing, how: Ended) -> Standing {
+        let mut left = standing.clone();
+        let is_left = self.plan.steps.iter().any(|step| {
+            step.takes_back && !matches!(self.progress(&step.name), Progress::Waiting | Progress::TakenBack)
+        });
+        match (how, self.aim) {
+            (Ended::Done, Aim::Failover { stage, .. }) => left.stage = left.stage.max(stage),
+            (Ended::Done, Aim::Failback | Aim::StandDown) => {
+                left.stage = 1;
+                left.outputs.retain(|_, given| given.stage == 1);
+                left.restored.remove(&Site::Standby);
+                // Nothing is left of it that could serve.
+                left.fenced.remove(&Site::Standby);
+            }
+            (Ended::Abandoned, Aim::Failover { .. }) if !is_left => {
+                left.stage = 1;
+                left.outputs.retain(|name, _| self.plan.step(name).is_none());
+            }
+            (Ended::Abandoned, _) => {}
+        }
+        left
+    }
+}

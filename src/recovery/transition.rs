@@ -1,0 +1,335 @@
+//! How each event changes an operation and what outlasts it; one that does not follow is refused. Pure.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::event::{Chosen, Ended, Entry, Event, Outcome, Proof};
+use super::operation::Operation;
+use super::plan::{Role, Site, Step};
+use super::state::{Epoch, Given, Progress, Standing};
+
+impl Operation {
+    pub(super) fn take(&mut self, standing: &mut Standing, entry: &Entry) -> Result<(), String> {
+        let (at, run) = (entry.at, &entry.by.run);
+        match &entry.event {
+            Event::Opened { .. } => Err("an operation is opened once".to_owned()),
+            Event::Approved => {
+                self.approved.insert(entry.by.who.clone());
+                Ok(())
+            }
+            Event::Accept(accepted) => {
+                self.accepted.push(accepted.clone());
+                Ok(())
+            }
+            Event::Taken => Ok(()),
+            Event::Left => {
+                self.leave(run);
+                Ok(())
+            }
+            Event::Started { step, bound } => self.start(standing, step, run, at, *bound),
+            Event::Done { step, outcome } => self.finish(standing, step, run, at, outcome),
+            Event::Failed { step, error, tries } => self.fail(step, run, error, *tries, at),
+            Event::Renewed { backup } => self.renew(standing, backup),
+            Event::Abandoning { reason } => {
+                if self.committed_at.is_some() {
+                    return Err("the commit point is passed".to_owned());
+                }
+                self.abandoning = Some((reason.clone(), at));
+                Ok(())
+            }
+            Event::TakingBack { step, bound } => self.take_back(step, run, *bound),
+            Event::TakenBack { step, .. } => self.taken_back(standing, step, run),
+            Event::FenceProven { site } => {
+                standing.fenced.insert(*site, Proof::Proven);
+                Ok(())
+            }
+            Event::Ended { how, standing: told } => self.end(standing, *how, told, at),
+        }
+    }
+
+    /// What a run that stopped by itself had under way is at work no more.
+    fn leave(&mut self, run: &str) {
+        for progress in self.steps.values_mut() {
+            match progress {
+                Progress::Running {
+                    run: of, interrupted, ..
+                }
+                | Progress::TakingBack {
+                    run: of, interrupted, ..
+                } if of == run => {
+                    *interrupted = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn known(&self, name: &str) -> Result<Step, String> {
+        self.plan
+            .step(name)
+            .cloned()
+            .ok_or_else(|| format!("there is no step {name}"))
+    }
+
+    fn start(
+        &mut self,
+        standing: &mut Standing,
+        name: &str,
+        run: &str,
+        at: Timestamp,
+        bound: Timestamp,
+    ) -> Result<(), String> {
+        let step = self.known(name)?;
+        if self.abandoning.is_some() {
+            return Err("the operation is being abandoned".to_owned());
+        }
+        if !self.is_approved() {
+            return Err("not enough people have approved".to_owned());
+        }
+        if let Some(need) = step.needs.iter().find(|need| !self.is_done(need)) {
+            return Err(format!("{name} needs {need}"));
+        }
+        if let Some(rule) = self.guards(standing, &step).first() {
+            return Err(format!("{name} stands against the rule {}", rule.name()));
+        }
+        match self.progress(name) {
+            Progress::Waiting | Progress::Failed { .. } => {}
+            Progress::Running { interrupted: true, .. } => {}
+            Progress::Running { bound, .. } if step.guards_itself || *bound <= at => {}
+            Progress::Running { .. } => return Err(format!("{name} is at work, and its time is not up")),
+            Progress::Done { .. } | Progress::TakingBack { .. } | Progress::TakenBack => {
+                return Err(format!("{name} is done"));
+            }
+        }
+        // What the application may have written since cannot be taken back: from here on it counts as serving.
+        if let Role::Open(site) = step.role
+            && standing.serving != Some(site)
+        {
+            self.commit(standing, at);
+            standing.serving = Some(site);
+            match site {
+                Site::Standby => standing.standby_served = true,
+                Site::Primary => standing.standby_served = false,
+            }
+            standing.fenced.remove(&site);
+        }
+        self.steps.insert(
+            name.to_owned(),
+            Progress::Running {
+                run: run.to_owned(),
+                since: at,
+                bound,
+                interrupted: false,
+            },
+        );
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        standing: &mut Standing,
+        name: &str,
+        run: &str,
+        at: Timestamp,
+        outcome: &Outcome,
+    ) -> Result<(), String> {
+        let step = self.known(name)?;
+        let since = self.running(name, run)?;
+        match step.role {
+            Role::Fence(_) if outcome.proof.is_none() => {
+                return Err(format!("{name} does not say whether the fence is proven"));
+            }
+            Role::Restore(_) if outcome.backup.is_none() => {
+                return Err(format!("{name} does not say which backup it restored"));
+            }
+            _ => {}
+        }
+        match step.role {
+            Role::Fence(site) => {
+                let proof = outcome.proof.unwrap_or(Proof::Unprovable);
+                standing.fenced.insert(site, proof);
+                if proof == Proof::Proven && standing.serving == Some(site) {
+                    // Proven, a failover's fence is the commit point: the primary takes no writes any more.
+                    if site == self.aim.towards().other() && site == Site::Primary {
+                        self.commit(standing, at);
+                    }
+                    standing.serving = None;
+                }
+            }
+            Role::Unfence(site) => {
+                standing.fenced.remove(&site);
+                standing.serving.get_or_insert(site);
+            }
+            Role::Restore(site) => {
+                if let Some(backup) = &outcome.backup {
+                    standing.restored.insert(site, backup.clone());
+                }
+            }
+            Role::LastBackup(_) => {
+                // In an unplanned failover something older may have been restored meanwhile.
+                if let Some(backup) = outcome.backup.as_ref().filter(|_| !self.pinned) {
+                    self.renew(standing, backup)?;
+                }
+            }
+            Role::Work | Role::Verify(_) | Role::Open(_) | Role::Traffic(_) | Role::Preserve(_) | Role::Destroy => {}
+        }
+        if !outcome.outputs.is_empty() {
+            let (stage, values) = (step.stage, outcome.outputs.clone());
+            standing.outputs.insert(name.to_owned(), Given { stage, values });
+        }
+        let outcome = outcome.clone();
+        self.steps
+            .insert(name.to_owned(), Progress::Done { outcome, since, at });
+        Ok(())
+    }
+
+    /// The epoch rises, and belongs to the site that the operation goes to.
+    fn commit(&mut self, standing: &mut Standing, at: Timestamp) {
+        // What comes to its end while the operation is abandoned, is taken back.
+        if self.committed_at.is_some() || self.abandoning.is_some() {
+            return;
+        }
+        self.committed_at = Some(at);
+        standing.epochs.push(Epoch {
+            number: standing.epoch() + 1,
+            since: at,
+            site: self.aim.towards(),
+        });
+    }
+
+    fn running(&self, name: &str, run: &str) -> Result<Timestamp, String> {
+        match self.progress(name) {
+            Progress::Running { run: of, since, .. } if of == run => Ok(*since),
+            _ => Err(format!("{name} is not at work in run {run}")),
+        }
+    }
+
+    fn fail(&mut self, name: &str, run: &str, error: &str, used: u32, at: Timestamp) -> Result<(), String> {
+        match self.progress(name) {
+            Progress::Running { run: of, .. } | Progress::TakingBack { run: of, .. } if of == run => {}
+            _ => return Err(format!("{name} is not at work in run {run}")),
+        }
+        let before = self
+            .tries
+            .get(name)
+            .filter(|(of, _)| of == run)
+            .map_or(0, |(_, tries)| *tries);
+        let tries = before.saturating_add(used.max(1));
+        self.tries.insert(name.to_owned(), (run.to_owned(), tries));
+        self.steps.insert(
+            name.to_owned(),
+            Progress::Failed {
+                run: run.to_owned(),
+                tries,
+                error: error.to_owned(),
+                at,
+            },
+        );
+        Ok(())
+    }
+
+    /// The restore, and everything that follows from it but a fence, is to be done again.
+    fn renew(&mut self, standing: &Standing, backup: &Chosen) -> Result<(), String> {
+        let towards = self.aim.towards();
+        if standing.serving == Some(towards) {
+            return Err("the site serves already".to_owned());
+        }
+        if self
+            .backup
+            .as_ref()
+            .is_some_and(|old| old.consistent_at >= backup.consistent_at)
+        {
+            return Err("it is no newer than the one before".to_owned());
+        }
+        self.backup = Some(backup.clone());
+        let restores: Vec<String> = self
+            .plan
+            .with_role(|role| role == Role::Restore(towards))
+            .map(|step| step.name.clone())
+            .collect();
+        let mut again: BTreeSet<String> = restores.iter().cloned().collect();
+        for name in &restores {
+            again.extend(self.plan.after(name).into_iter().map(str::to_owned));
+        }
+        for name in again {
+            let is_bound_to_data = self
+                .plan
+                .step(&name)
+                .is_some_and(|step| !matches!(step.role, Role::Fence(_) | Role::LastBackup(_) | Role::Preserve(_)));
+            if is_bound_to_data && matches!(self.progress(&name), Progress::Done { .. } | Progress::Failed { .. }) {
+                self.steps.insert(name, Progress::Waiting);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_back(&mut self, name: &str, run: &str, bound: Timestamp) -> Result<(), String> {
+        self.known(name)?;
+        if self.abandoning.is_none() {
+            return Err("the operation is not being abandoned".to_owned());
+        }
+        if matches!(self.progress(name), Progress::Waiting | Progress::TakenBack) {
+            return Err(format!("there is nothing of {name} to take back"));
+        }
+        let later = self.plan.after(name);
+        if let Some(later) = later.iter().find(|later| self.is_to_take_back(later)) {
+            return Err(format!("{later} comes first"));
+        }
+        self.steps.insert(
+            name.to_owned(),
+            Progress::TakingBack {
+                run: run.to_owned(),
+                bound,
+                interrupted: false,
+            },
+        );
+        Ok(())
+    }
+
+    fn taken_back(&mut self, standing: &mut Standing, name: &str, run: &str) -> Result<(), String> {
+        let step = self.known(name)?;
+        match self.progress(name) {
+            Progress::TakingBack { run: of, .. } if of == run => {}
+            _ => return Err(format!("{name} is not being taken back in run {run}")),
+        }
+        standing.outputs.remove(name);
+        match step.role {
+            Role::Fence(site) => {
+                standing.fenced.remove(&site);
+                // Nobody else was opened, or it could not be abandoned.
+                standing.serving.get_or_insert(site);
+            }
+            Role::Restore(site) => {
+                standing.restored.remove(&site);
+            }
+            _ => {}
+        }
+        self.steps.insert(name.to_owned(), Progress::TakenBack);
+        Ok(())
+    }
+
+    fn end(&mut self, standing: &mut Standing, how: Ended, told: &Standing, at: Timestamp) -> Result<(), String> {
+        match how {
+            Ended::Done => {
+                if let Some(step) = self.plan.steps.iter().find(|step| !self.is_done(&step.name)) {
+                    return Err(format!("{} is not done", step.name));
+                }
+            }
+            Ended::Abandoned => {
+                if self.abandoning.is_none() {
+                    return Err("the operation is not being abandoned".to_owned());
+                }
+                if let Some(step) = self.plan.steps.iter().find(|step| self.is_to_take_back(&step.name)) {
+                    return Err(format!("{} is not taken back", step.name));
+                }
+            }
+        }
+        *standing = self.leaves(standing, how);
+        if told != standing {
+            return Err("it tells of another standing than there is".to_owned());
+        }
+        self.ended = Some((how, at));
+        Ok(())
+    }
+}

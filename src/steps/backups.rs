@@ -1,0 +1,167 @@
+//! Steps that take a backup: the last one of a site that was fenced, and one of what a site has and nobody else got.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Executor, chosen};
+use crate::backup::run::{Observer, RunError, RunSummary, Wanted};
+use crate::backup::shelf::PRESERVED_PREFIX;
+use crate::config::steps::{Server, Site};
+use crate::config::{Config, Endpoint, Login, Source};
+use crate::dump::AttemptError;
+use crate::dump::pipeline::Progress;
+use crate::recovery::engine::{StepError, Task};
+use crate::recovery::event::Outcome;
+use crate::recovery::plan::Aim;
+
+/// A database that does not answer within this is taken for gone.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+/// How often somebody else's run is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+impl Executor {
+    /// In a planned failover, or of the standby, it must come to be; of a primary that is gone, what cannot be had is lost.
+    pub(super) async fn last_backup(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
+        let config = self.config_of(task, server).await?;
+        let runner = (self.runner)(&config, &self.backups, &self.control);
+        let may_be_gone = matches!(task.operation.aim, Aim::Failover { planned: false, .. });
+        if may_be_gone && let Err(why) = answers(&runner).await {
+            return Ok(Outcome {
+                found: true,
+                note: format!("the primary does not answer ({why}): nothing more could be taken from it"),
+                ..Outcome::default()
+            });
+        }
+        let done = self.take(task, &runner, true).await?;
+        let entries = self.listing().await?;
+        let entry = entries
+            .iter()
+            .find(|entry| entry.id == done.id && entry.digest == done.digest);
+        let entry =
+            entry.ok_or_else(|| StepError::passing(format!("{} was made, and is not listed as good", done.id)))?;
+        Ok(Outcome {
+            note: format!("{}: {} rows in {} tables", done.id, done.rows, done.tables),
+            backup: Some(chosen(entry)),
+            ..Outcome::default()
+        })
+    }
+
+    /// Under `preserved/`, which nothing removes.
+    pub(super) async fn preserve(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
+        let mut config = self.config_of(task, server).await?;
+        config.store.prefix = PRESERVED_PREFIX.to_owned();
+        let runner = (self.runner)(&config, &self.backups, &self.control);
+        let done = self.take(task, &runner, true).await?;
+        Ok(Outcome {
+            note: format!(
+                "{} under {PRESERVED_PREFIX}: {} rows in {} tables",
+                done.id, done.rows, done.tables
+            ),
+            ..Outcome::default()
+        })
+    }
+
+    async fn take(
+        &self,
+        task: &Task,
+        runner: &crate::backup::run::Runner,
+        is_last: bool,
+    ) -> Result<RunSummary, StepError> {
+        let wanted = Wanted {
+            holder: format!("{} of operation {}", task.step.name, task.operation.number),
+            verify_source: false,
+            is_last,
+            accept_source_changed: None,
+        };
+        let observer = Told {
+            executor: self,
+            step: &task.step.name,
+        };
+        loop {
+            match runner.run(&wanted, &observer, &task.cancel).await {
+                // The agent's own run; once it learns that its site was fenced, it ends without publishing.
+                Err(RunError::Lease(held)) if !task.cancel.is_cancelled() => {
+                    self.tell.tell(&task.step.name, &held.to_string());
+                    tokio::select! {
+                        () = task.cancel.cancelled() => {}
+                        () = tokio::time::sleep(LOOK_EVERY) => {}
+                    }
+                }
+                done => {
+                    return done.map_err(|error| StepError {
+                        is_permanent: error.is_permanent(),
+                        message: error.to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The configuration as if that site were the source.
+    async fn config_of(&self, task: &Task, server: &Server) -> Result<Config, StepError> {
+        let mut config = self.config.clone();
+        if server.site == config.service.protects && server.host.is_none() {
+            return Ok(config);
+        }
+        let (settings, site) = match server.site {
+            Site::Primary => (&self.config.primary, "primary"),
+            Site::Standby => (&self.config.standby, "standby"),
+        };
+        let settings = settings
+            .as_ref()
+            .ok_or_else(|| StepError::permanent(format!("the configuration has no [{site}] to take a backup of")))?;
+        let address = self.address(task, server).await?;
+        config.source = Source {
+            endpoint: Endpoint::Address {
+                host: address.host,
+                port: address.port,
+            },
+            user: settings.user.clone(),
+            login: Login::Password(settings.password.clone()),
+            tls: settings.tls,
+            tls_ca: settings.tls_ca.clone(),
+            pause_replica: false,
+            databases: config.source.databases.clone(),
+        };
+        config.service.site = format!("{}-{site}", config.service.site).chars().take(40).collect();
+        config.service.protects = server.site;
+        Ok(config)
+    }
+}
+
+/// Whether the source answers at all.
+async fn answers(runner: &crate::backup::run::Runner) -> Result<(), String> {
+    let asked = async {
+        let address = runner.finder.address().await.map_err(|error| error.to_string())?;
+        let session = address.connect().await.map_err(|error| error.to_string())?;
+        session.close().await;
+        Ok(())
+    };
+    match tokio::time::timeout(ANSWERS_WITHIN, asked).await {
+        Ok(answered) => answered,
+        Err(_) => Err(format!("no answer within {} s", ANSWERS_WITHIN.as_secs())),
+    }
+}
+
+struct Told<'a> {
+    executor: &'a Executor,
+    step: &'a str,
+}
+
+impl Observer for Told<'_> {
+    fn attempt(&self, number: u32, _progress: Arc<Progress>) {
+        if number > 1 {
+            self.executor.tell.tell(self.step, &format!("attempt {number}"));
+        }
+    }
+
+    fn estimate(&self, bytes: u64) {
+        self.executor
+            .tell
+            .tell(self.step, &format!("about {bytes} bytes to read"));
+    }
+
+    fn repeated(&self, error: &AttemptError) {
+        self.executor.tell.tell(self.step, &error.to_string());
+    }
+}

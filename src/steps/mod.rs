@@ -1,0 +1,156 @@
+//! What the steps of a recovery plan do, kind by kind: each looks first, so that it can be done again after it was broken off
+//! anywhere.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::backup::entry::{Entry, Standing};
+use crate::backup::ledger::Ledger;
+use crate::backup::run::Runner;
+use crate::backup::{claim, shelf};
+use crate::config::Config;
+use crate::config::steps::{Kind, Step as Written};
+use crate::recovery::engine::{Hands, StepError, Task};
+use crate::recovery::event::{Chosen, Outcome};
+use crate::recovery::journal::Journal;
+use crate::secret::resolver::Resolver;
+use crate::secret::{Secret, SecretRef};
+use crate::store::BlobStore;
+
+mod backups;
+mod command;
+mod database;
+mod http;
+pub mod plan;
+pub mod values;
+
+use values::{Rendered, render};
+
+/// Told what a step does at the moment; for a person's screen, and for whoever follows from elsewhere.
+pub trait Tell: Send + Sync {
+    fn tell(&self, step: &str, text: &str);
+}
+
+/// Carries steps out as the configuration says.
+pub struct Executor {
+    pub config: Config,
+    pub resolver: Resolver,
+    pub backups: Arc<dyn BlobStore>,
+    pub control: Arc<dyn BlobStore>,
+    pub tell: Arc<dyn Tell>,
+    /// Makes what takes a backup as this configuration says.
+    pub runner: fn(&Config, &Arc<dyn BlobStore>, &Arc<dyn BlobStore>) -> Runner,
+}
+
+#[async_trait]
+impl Hands for Executor {
+    async fn carry_out(&self, task: &Task) -> Result<Outcome, StepError> {
+        match &self.written(task)?.kind {
+            Kind::Restore(server) => self.restore(task, server).await,
+            Kind::Verify(server) => self.verify(task, server).await,
+            Kind::Accounts(server) => self.accounts(task, server).await,
+            Kind::Open(server) => self.open(task, server).await,
+            Kind::LastBackup(server) => self.last_backup(task, server).await,
+            Kind::Preserve(server) => self.preserve(task, server).await,
+            Kind::Http(http) => self.http(task, http).await,
+            Kind::Command(command) => self.command(task, command).await,
+            Kind::Manual { text } => manual(task, text),
+            Kind::Terraform(_)
+            | Kind::Fence(_)
+            | Kind::Unfence(_)
+            | Kind::Manifests(_)
+            | Kind::MaintenancePage { .. }
+            | Kind::Traffic(_)
+            | Kind::PrimaryReady(_) => Err(StepError::permanent("not there yet")),
+        }
+    }
+
+    async fn take_back(&self, task: &Task) -> Result<String, StepError> {
+        match &self.written(task)?.kind {
+            Kind::Command(command) => self.undo_command(task, command).await,
+            _ => Ok("nothing had to be taken back".to_owned()),
+        }
+    }
+
+    async fn newest(&self) -> Result<Option<Chosen>, StepError> {
+        let entries = self.listing().await?;
+        let good = entries.iter().filter(|entry| entry.standing == Standing::Good);
+        Ok(good.max_by_key(|entry| entry.consistent_at).map(chosen))
+    }
+}
+
+/// What an operation keeps of a backup.
+pub fn chosen(entry: &Entry) -> Chosen {
+    Chosen {
+        id: entry.id.to_string(),
+        blob: entry.blob.clone(),
+        digest: entry.digest.clone(),
+        consistent_at: entry.consistent_at,
+    }
+}
+
+impl Executor {
+    fn written(&self, task: &Task) -> Result<&Written, StepError> {
+        let steps = plan::written(task.operation.aim, &self.config);
+        steps.iter().find(|step| step.name == task.step.name).ok_or_else(|| {
+            StepError::permanent(format!(
+                "this machine's configuration has no step {}; use the one that the operation began with",
+                task.step.name
+            ))
+        })
+    }
+
+    async fn secret(&self, reference: &SecretRef, of: &str) -> Result<Secret, StepError> {
+        self.resolver.resolve(reference).await.map_err(|error| StepError {
+            message: format!("{of}: {error}"),
+            is_permanent: error.is_permanent(),
+        })
+    }
+
+    async fn render(&self, text: &str, task: &Task) -> Result<Rendered, StepError> {
+        render(text, task, &[])
+    }
+
+    /// Every backup with what was found out about it, newest first.
+    async fn listing(&self) -> Result<Vec<Entry>, StepError> {
+        let store = |error: crate::store::StoreError| StepError {
+            message: error.to_string(),
+            is_permanent: error.is_permanent(),
+        };
+        let prefix = &self.config.store.prefix;
+        let journal = Journal::new(Arc::clone(&self.control), &claim::key(prefix));
+        let standing = journal.known().await.map_err(store)?.standing;
+        let mut entries = shelf::list(self.backups.as_ref(), prefix, &self.config.service.name, &standing)
+            .await
+            .map_err(store)?;
+        // One that was found damaged is no good; without that knowledge none is thrown out.
+        if let Err(error) = Ledger::default()
+            .join(self.control.as_ref(), prefix, &mut entries)
+            .await
+        {
+            tracing::warn!(%error, "proofs cannot be read; going on without");
+        }
+        Ok(entries)
+    }
+}
+
+/// Done once a person says so; who and when stands in the journal.
+fn manual(task: &Task, text: &str) -> Result<Outcome, StepError> {
+    let confirmed = format!("confirm-{}", task.step.name);
+    match task
+        .operation
+        .accepted
+        .iter()
+        .find(|accepted| accepted.rule == confirmed)
+    {
+        Some(accepted) => Ok(Outcome {
+            note: format!("{} confirms: {}", accepted.who, accepted.reason),
+            ..Outcome::default()
+        }),
+        None => Err(StepError::permanent(format!(
+            "a person is needed: {text} When it is done, say so: {} --resume --accept {confirmed}=WHAT-WAS-DONE",
+            task.operation.aim.command()
+        ))),
+    }
+}
