@@ -13,6 +13,7 @@ pub mod old;
 pub mod planb;
 pub mod runner;
 pub mod server;
+pub mod strict_moto;
 pub mod tls;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use census::{assert_same, census};
 pub use old::old_backup;
 pub use planb::{PASSWORD, Planb, reader};
 pub use runner::{GatedStore, Told, runner, wanted};
+pub use strict_moto::StrictMoto;
 pub use server::{Endpoint, Flavor, Server, Shared, lab_dir, unique_schema};
 pub use tls::{TlsFiles, tls_files};
 
