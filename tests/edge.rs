@@ -4,9 +4,9 @@
 //! Where AWS is depends on the environment of the whole process, so each test runs as a child of this program: `with_aws` starts the ignored
 //! test of the same name.
 
-mod support;
 #[path = "support/http_fault.rs"]
 mod http_fault;
+mod support;
 
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,15 @@ async fn with_aws(name: &str, rules: Vec<Rule>) -> usize {
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(180), output).await.expect("in time").expect("ran");
-    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = tokio::time::timeout(Duration::from_secs(180), output)
+        .await
+        .expect("in time")
+        .expect("ran");
+    let told = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success() && told.contains("1 passed"), "{name}:\n{told}");
     proxy.faults_met()
 }
@@ -70,8 +77,16 @@ async fn distribution(client: &Client, with_standby: bool) -> String {
     use aws_sdk_cloudfront::types::*;
     let hosts = bank();
     let custom = |id: &str| {
-        let protocols = OriginSslProtocols::builder().quantity(1).items(SslProtocol::TlSv12).build().unwrap();
-        let header = OriginCustomHeader::builder().header_name("X-Origin-Verify").header_value(HEADER).build().unwrap();
+        let protocols = OriginSslProtocols::builder()
+            .quantity(1)
+            .items(SslProtocol::TlSv12)
+            .build()
+            .unwrap();
+        let header = OriginCustomHeader::builder()
+            .header_name("X-Origin-Verify")
+            .header_value(HEADER)
+            .build()
+            .unwrap();
         aws_sdk_cloudfront::types::Origin::builder()
             .id(id)
             .domain_name(hosts[id].as_str().unwrap())
@@ -96,7 +111,12 @@ async fn distribution(client: &Client, with_standby: bool) -> String {
         origins.push(custom("azure"));
     }
     let member = |id: &str| OriginGroupMember::builder().origin_id(id).build().unwrap();
-    let codes = StatusCodes::builder().quantity(2).items(500).items(503).build().unwrap();
+    let codes = StatusCodes::builder()
+        .quantity(2)
+        .items(500)
+        .items(503)
+        .build()
+        .unwrap();
     let second = if with_standby { "azure" } else { "s3" };
     let group = OriginGroup::builder()
         .id("both")
@@ -142,8 +162,20 @@ async fn distribution(client: &Client, with_standby: bool) -> String {
         .comment("bank & customers <main>")
         .enabled(true)
         .price_class(PriceClass::PriceClass200)
-        .aliases(Aliases::builder().quantity(1).items("www.bank.example.com").build().unwrap())
-        .origins(Origins::builder().quantity(i32::try_from(origins.len()).unwrap()).set_items(Some(origins)).build().unwrap())
+        .aliases(
+            Aliases::builder()
+                .quantity(1)
+                .items("www.bank.example.com")
+                .build()
+                .unwrap(),
+        )
+        .origins(
+            Origins::builder()
+                .quantity(i32::try_from(origins.len()).unwrap())
+                .set_items(Some(origins))
+                .build()
+                .unwrap(),
+        )
         .origin_groups(OriginGroups::builder().quantity(1).items(group).build().unwrap())
         .default_cache_behavior(
             DefaultCacheBehavior::builder()
@@ -154,10 +186,21 @@ async fn distribution(client: &Client, with_standby: bool) -> String {
                 .build()
                 .unwrap(),
         )
-        .cache_behaviors(CacheBehaviors::builder().quantity(3).set_items(Some(others)).build().unwrap())
+        .cache_behaviors(
+            CacheBehaviors::builder()
+                .quantity(3)
+                .set_items(Some(others))
+                .build()
+                .unwrap(),
+        )
         .build()
         .unwrap();
-    let made = client.create_distribution().distribution_config(config).send().await.expect("made");
+    let made = client
+        .create_distribution()
+        .distribution_config(config)
+        .send()
+        .await
+        .expect("made");
     made.distribution.expect("a distribution").id
 }
 
@@ -168,9 +211,14 @@ async fn config(client: &Client, id: &str) -> DistributionConfig {
 
 /// Default first.
 fn targets(config: &DistributionConfig) -> Vec<String> {
-    let default = config.default_cache_behavior.iter().map(|behaviour| behaviour.target_origin_id.clone());
+    let default = config
+        .default_cache_behavior
+        .iter()
+        .map(|behaviour| behaviour.target_origin_id.clone());
     let others = config.cache_behaviors.iter().flat_map(|others| others.items());
-    default.chain(others.map(|behaviour| behaviour.target_origin_id.clone())).collect()
+    default
+        .chain(others.map(|behaviour| behaviour.target_origin_id.clone()))
+        .collect()
 }
 
 /// Everything but the targets.
@@ -178,7 +226,12 @@ fn rest(mut config: DistributionConfig) -> DistributionConfig {
     if let Some(default) = &mut config.default_cache_behavior {
         default.target_origin_id.clear();
     }
-    for behaviour in config.cache_behaviors.iter_mut().filter_map(|others| others.items.as_mut()).flatten() {
+    for behaviour in config
+        .cache_behaviors
+        .iter_mut()
+        .filter_map(|others| others.items.as_mut())
+        .flatten()
+    {
         behaviour.target_origin_id.clear();
     }
     config
@@ -239,10 +292,11 @@ async fn child_there_and_back() {
     let back = Goal::Back(vec![kept]);
     let planned = edge.plan(&back).await.unwrap();
     edge.apply(&back, &planned).await.unwrap();
-    let home = config(&client, &id).await;
+    let mut home = config(&client, &id).await;
     assert_eq!(targets(&home), HOME);
     assert_eq!(home.comment, "during the outage");
-    assert_eq!(rest(DistributionConfig { comment: before.comment.clone(), ..home }), rest(before));
+    home.comment.clone_from(&before.comment);
+    assert_eq!(rest(home), rest(before));
     assert!(edge.plan(&back).await.unwrap().retargets.is_empty());
 }
 
@@ -269,9 +323,15 @@ async fn child_added() {
     assert_eq!(custom.origin_protocol_policy.as_str(), "https-only");
 
     // Its id is somebody else's host.
-    let wrong = Goal::To(Origin { domain: "evil.example.com".into(), ..azure() });
+    let wrong = Goal::To(Origin {
+        domain: "evil.example.com".into(),
+        ..azure()
+    });
     let error = edge.plan(&wrong).await.unwrap_err();
-    assert!(matches!(error, EdgeError::Taken { .. }) && error.is_permanent(), "{error}");
+    assert!(
+        matches!(error, EdgeError::Taken { .. }) && error.is_permanent(),
+        "{error}"
+    );
     let none = Edge::new("ENOTHERE").plan(&goal).await.unwrap_err();
     assert!(matches!(none, EdgeError::Missing { .. }), "{none}");
 }
@@ -295,7 +355,10 @@ async fn child_raced() {
     meddle(r#"{"comment": "somebody was faster"}"#);
     edge.apply(&goal, &planned).await.unwrap();
     let there = config(&client, &id).await;
-    assert_eq!((targets(&there), there.comment.as_str()), (AWAY.map(str::to_owned).to_vec(), "somebody was faster"));
+    assert_eq!(
+        (targets(&there), there.comment.as_str()),
+        (AWAY.map(str::to_owned).to_vec(), "somebody was faster")
+    );
 
     // One that is about the same behaviours is to be kept first.
     let id = distribution_again(&client).await;
@@ -303,7 +366,10 @@ async fn child_raced() {
     let planned = edge.plan(&goal).await.unwrap();
     meddle(r#"{"target": "s3"}"#);
     let error = edge.apply(&goal, &planned).await.unwrap_err();
-    assert!(matches!(error, EdgeError::Changed { .. }) && !error.is_permanent(), "{error}");
+    assert!(
+        matches!(error, EdgeError::Changed { .. }) && !error.is_permanent(),
+        "{error}"
+    );
     assert_eq!(targets(&config(&client, &id).await)[1], "alb", "nothing was switched");
     let planned = edge.plan(&goal).await.unwrap();
     edge.apply(&goal, &planned).await.unwrap();
@@ -322,17 +388,32 @@ async fn distribution_again(client: &Client) -> String {
         default.target_origin_id = "both".into();
     }
     let home = HOME[1..].iter();
-    let others = config.cache_behaviors.as_mut().and_then(|others| others.items.as_mut()).expect("behaviours");
+    let others = config
+        .cache_behaviors
+        .as_mut()
+        .and_then(|others| others.items.as_mut())
+        .expect("behaviours");
     for (behaviour, target) in others.iter_mut().zip(home) {
         behaviour.target_origin_id = (*target).into();
     }
-    let made = client.create_distribution().distribution_config(config).send().await.expect("made");
+    let made = client
+        .create_distribution()
+        .distribution_config(config)
+        .send()
+        .await
+        .expect("made");
     made.distribution.expect("a distribution").id
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_whose_answer_was_lost_is_recognised() {
-    let lost = |times| vec![Rule::new(&["PUT /2020-05-31/distribution"], Fault::SwallowAnswer, times)];
+    let lost = |times| {
+        vec![Rule::new(
+            &["PUT /2020-05-31/distribution"],
+            Fault::SwallowAnswer,
+            times,
+        )]
+    };
     assert_eq!(with_aws("child_lost", lost(1)).await, 1);
     // And the SDK's own second try.
     assert!(with_aws("child_lost", lost(2)).await >= 1);
@@ -352,7 +433,10 @@ async fn child_lost() {
     let planned = loop {
         match edge.plan(&goal).await {
             Ok(planned) => break planned,
-            Err(error) => assert!(matches!(error, EdgeError::Unreachable { .. }) && !error.is_permanent(), "{error}"),
+            Err(error) => assert!(
+                matches!(error, EdgeError::Unreachable { .. }) && !error.is_permanent(),
+                "{error}"
+            ),
         }
     };
     edge.apply(&goal, &planned).await.unwrap();
@@ -376,7 +460,10 @@ async fn child_away() {
     let began = Instant::now();
     let error = edge.plan(&Goal::To(azure())).await.unwrap_err();
     assert!(matches!(error, EdgeError::Unreachable { .. }), "{error}");
-    assert!(error.to_string().contains("`command` step") && error.to_string().contains("DNS"), "{error}");
+    assert!(
+        error.to_string().contains("`command` step") && error.to_string().contains("DNS"),
+        "{error}"
+    );
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     let began = Instant::now();
     let error = edge.wait_deployed(Duration::from_secs(2), &|_| {}).await.unwrap_err();
@@ -398,7 +485,29 @@ async fn child_deploying() {
     let goal = Goal::To(azure());
     edge.apply(&goal, &edge.plan(&goal).await.unwrap()).await.unwrap();
     let error = edge.wait_deployed(Duration::ZERO, &|_| {}).await.unwrap_err();
-    assert!(matches!(error, EdgeError::Deploying { .. }) && !error.is_permanent(), "{error}");
+    assert!(
+        matches!(error, EdgeError::Deploying { .. }) && !error.is_permanent(),
+        "{error}"
+    );
+}
+
+/// moto makes one for each region, and knows the service by the signature's scope.
+async fn default_vpc() -> String {
+    let scope =
+        "AWS4-HMAC-SHA256 Credential=testing/20260101/ap-northeast-2/ec2/aws4_request, SignedHeaders=host, Signature=0";
+    let answer = reqwest::Client::new()
+        .post(std::env::var("DIRECT").expect("DIRECT"))
+        .header("Authorization", scope)
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body("Action=DescribeVpcs&Version=2016-11-15")
+        .send()
+        .await
+        .expect("an answer")
+        .text()
+        .await
+        .expect("a text");
+    let id = answer.split_once("<vpcId>").and_then(|(_, rest)| rest.split_once('<'));
+    id.unwrap_or_else(|| panic!("no VPC: {answer}")).0.to_owned()
 }
 
 // --- primary ready --------------------------------------------------------------------------------------
@@ -423,9 +532,17 @@ async fn child_ready() {
         .master_user_password("a-long-password");
     created.send().await.expect("an instance");
     let eks = aws_sdk_eks::Client::new(&config);
-    let network = aws_sdk_eks::types::VpcConfigRequest::builder().subnet_ids("subnet-1").build();
+    let network = aws_sdk_eks::types::VpcConfigRequest::builder()
+        .subnet_ids("subnet-1")
+        .build();
     let role = "arn:aws:iam::123456789012:role/eks";
-    eks.create_cluster().name("bank").role_arn(role).resources_vpc_config(network).send().await.expect("a cluster");
+    eks.create_cluster()
+        .name("bank")
+        .role_arn(role)
+        .resources_vpc_config(network)
+        .send()
+        .await
+        .expect("a cluster");
     eks.create_nodegroup()
         .cluster_name("bank")
         .nodegroup_name("web")
@@ -440,7 +557,7 @@ async fn child_ready() {
         .name("web")
         .protocol(aws_sdk_elasticloadbalancingv2::types::ProtocolEnum::Http)
         .port(80)
-        .vpc_id("vpc-1")
+        .vpc_id(default_vpc().await)
         .target_type(aws_sdk_elasticloadbalancingv2::types::TargetTypeEnum::Ip)
         .send()
         .await
@@ -454,23 +571,48 @@ async fn child_ready() {
         rds_instances: vec!["prod".into()],
     };
     let missing = |facts: Vec<ready::Fact>| -> Vec<String> {
-        let missing = facts.into_iter().filter_map(|fact| fact.missing.map(|why| format!("{}: {why}", fact.what)));
+        let missing = facts
+            .into_iter()
+            .filter_map(|fact| fact.missing.map(|why| format!("{}: {why}", fact.what)));
         missing.collect()
     };
     let facts = missing(ready::look(&wanted).await.unwrap());
-    assert!(facts.len() == 1 && facts[0].contains("targets of web/") && facts[0].contains("no healthy target"), "{facts:?}");
+    assert!(
+        facts.len() == 1 && facts[0].contains("targets of web/") && facts[0].contains("no healthy target"),
+        "{facts:?}"
+    );
 
-    let target = aws_sdk_elasticloadbalancingv2::types::TargetDescription::builder().id("10.0.0.9").port(80).build();
-    elb.register_targets().target_group_arn(&arn).targets(target).send().await.expect("a target");
+    let target = aws_sdk_elasticloadbalancingv2::types::TargetDescription::builder()
+        .id("10.0.0.9")
+        .port(80)
+        .build();
+    elb.register_targets()
+        .target_group_arn(&arn)
+        .targets(target)
+        .send()
+        .await
+        .expect("a target");
     let facts = missing(ready::look(&wanted).await.unwrap());
     assert!(facts.is_empty(), "{facts:?}");
 
-    rds.stop_db_instance().db_instance_identifier("prod").send().await.expect("stopped");
-    eks.delete_nodegroup().cluster_name("bank").nodegroup_name("web").send().await.expect("gone");
+    rds.stop_db_instance()
+        .db_instance_identifier("prod")
+        .send()
+        .await
+        .expect("stopped");
+    eks.delete_nodegroup()
+        .cluster_name("bank")
+        .nodegroup_name("web")
+        .send()
+        .await
+        .expect("gone");
     wanted.target_groups = vec![arn.replace("/web/", "/gone/")];
     let facts = missing(ready::look(&wanted).await.unwrap());
     assert_eq!(facts.len(), 3, "{facts:?}");
-    assert!(facts[0].contains("EKS node group bank/web: it is not there"), "{facts:?}");
+    assert!(
+        facts[0].contains("EKS node group bank/web: it is not there"),
+        "{facts:?}"
+    );
     assert!(facts[1].contains("it is not there (TargetGroupNotFound"), "{facts:?}");
     assert!(facts[2].contains("it is stopped, not available"), "{facts:?}");
     wanted.rds_instances = vec!["other".into()];
@@ -491,5 +633,8 @@ async fn child_unasked() {
         ..Wanted::default()
     };
     let error = ready::look(&wanted).await.unwrap_err();
-    assert!(matches!(error, ReadyError::Unavailable { .. }) && !error.is_permanent(), "{error}");
+    assert!(
+        matches!(error, ReadyError::Unavailable { .. }) && !error.is_permanent(),
+        "{error}"
+    );
 }

@@ -171,7 +171,8 @@ pub fn back(routes: &Routes, kept: &[Kept]) -> Result<Vec<Retarget>, Conflict> {
     Ok(retargets)
 }
 
-/// What of `before` is not in `after`, both XML: elements that hold text, each as often as it is there. `TargetOriginId` is meant to change.
+/// What of `before` is not in `after`, both XML: elements that hold text, each as often as it is there. `TargetOriginId` is meant to change, and a
+/// `Quantity` follows the items that it counts.
 pub fn lost(before: &str, after: &str) -> Vec<String> {
     let mut there: BTreeMap<(String, String), usize> = BTreeMap::new();
     for leaf in leaves(after) {
@@ -179,7 +180,7 @@ pub fn lost(before: &str, after: &str) -> Vec<String> {
     }
     let mut lost = Vec::new();
     for leaf in leaves(before) {
-        if leaf.0 == "TargetOriginId" {
+        if ["TargetOriginId", "Quantity"].contains(&leaf.0.as_str()) {
             continue;
         }
         match there.get_mut(&leaf) {

@@ -24,8 +24,8 @@ pub use census::{assert_same, census};
 pub use old::old_backup;
 pub use planb::{PASSWORD, Planb, reader};
 pub use runner::{GatedStore, Told, runner, wanted};
-pub use strict_moto::StrictMoto;
 pub use server::{Endpoint, Flavor, Server, Shared, lab_dir, unique_schema};
+pub use strict_moto::StrictMoto;
 pub use tls::{TlsFiles, tls_files};
 
 /// A file of `tests/fixtures`.
