@@ -18,3 +18,4 @@ pub mod secret;
 pub mod source;
 pub mod steps;
 pub mod store;
+pub mod terraform;

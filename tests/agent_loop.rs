@@ -9,7 +9,7 @@ use agent_world::{Manner, World, cron, keep_rpo, lock, minutes, play, play_for};
 use jiff::SignedDuration;
 use planb::agent::AgentError;
 use planb::agent::notify::Notice;
-use planb::agent::runner::Trigger;
+use planb::agent::runner::{RunError, Trigger};
 use planb::agent::signals::Signal;
 use planb::agent::state::Settings;
 
@@ -483,3 +483,84 @@ async fn an_old_proof_is_told_once_and_none_at_all_is_not_an_old_one() {
 }
 
 const OLD: &str = "the latest proof is older than verify.proof_max_age: restore and check a newer backup";
+
+fn proving(schedule: &str) -> Settings {
+    Settings {
+        proving: Some(Box::new(
+            planb::agent::schedule::Cron::parse(schedule, agent_world::base()).expect("a schedule"),
+        )),
+        ..cron(EVERY_FIVE)
+    }
+}
+
+fn proofs_minutes(world: &agent_world::World) -> Vec<u64> {
+    lock(&world.proofs).iter().map(|at| at.as_secs() / 60).collect()
+}
+
+const NOT_PROVEN: &str = "BACKUP NOT PROVEN: it could not be restored on the scratch server";
+
+#[tokio::test(start_paused = true)]
+async fn proofs_come_on_their_schedule_one_at_a_time_and_delay_no_run() {
+    let world = World::with_backup(minutes(1));
+    lock(&world.entries)[0].proven_at = Some(agent_world::base());
+    // Each hour, and every third takes longer than that. It begins at two minutes past.
+    *lock(&world.proof_takes) = minutes(80);
+    let settings = proving("0 * * * *");
+    play_for(&world, settings, minutes(5 * 60)).await.expect("ends well");
+    assert_eq!(proofs_minutes(&world), [58, 178, 298], "the tick in between is gone");
+    let runs = lock(&world.commits).len();
+    assert!(runs >= 59, "{runs} backups in five hours");
+    assert_eq!(
+        world.proofs_cancelled.load(Ordering::SeqCst),
+        3,
+        "two by their deadline, one by the end"
+    );
+    assert_eq!(
+        world
+            .logged(&["the proof of a backup outlasts its interval: tick skipped"])
+            .len(),
+        2
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proof_that_was_missed_is_caught_up_after_a_backup() {
+    let world = World::new();
+    play_for(&world, proving("0 3 * * *"), minutes(60))
+        .await
+        .expect("ends well");
+    assert_eq!(
+        proofs_minutes(&world).len(),
+        1,
+        "nothing was ever proven: not left to the night, and once"
+    );
+    assert!(lock(&world.proofs)[0] >= lock(&world.commits)[0], "backups come first");
+    assert!(!world.status_at(minutes(30)).contains("FAILED"));
+
+    let proven = World::with_backup(minutes(1));
+    lock(&proven.entries)[0].proven_at = Some(agent_world::base() - SignedDuration::from_hours(20));
+    play_for(&proven, proving("0 3 * * *"), minutes(60))
+        .await
+        .expect("ends well");
+    assert_eq!(proofs_minutes(&proven), [] as [u64; 0], "young enough");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proof_that_fails_is_told_and_tried_again_where_that_may_help() {
+    for (failure, expected) in [
+        (RunError::Transient("the standby\nis away".into()), vec![58, 125, 192]),
+        (RunError::Permanent("it holds bank already".into()), vec![58]),
+    ] {
+        let world = World::with_backup(minutes(1));
+        lock(&world.entries)[0].proven_at = Some(agent_world::base());
+        *lock(&world.proof_failure) = Some(failure.clone());
+        play_for(&world, proving("0 1 * * *"), minutes(4 * 60))
+            .await
+            .expect("ends well");
+        assert_eq!(proofs_minutes(&world), expected, "{failure}");
+        assert_eq!(world.logged(&[NOT_PROVEN]).len(), expected.len());
+        let status = world.status_at(minutes(4 * 60));
+        let told = failure.to_string().replace('\n', " ");
+        assert!(status.contains(&format!("THE LAST PROOF FAILED: {told}")), "{status}");
+    }
+}

@@ -118,6 +118,62 @@ fn the_smallest_configuration_has_the_promised_defaults() {
         (config.verify.structure, config.verify.proof_max_age.as_secs()),
         (false, 26 * 3600)
     );
+    assert_eq!(config.verify.restore, None);
+}
+
+#[test]
+fn the_routine_proof_is_made_on_the_standby_or_on_a_server_of_its_own() {
+    let base = "[service]\nname = \"a\"\n[source]\nhost = \"h\"\nuser = \"u\"\npassword = \"env:P\"\n[store]\nurl = \"file:///s\"\n";
+    let standby = "[standby]\nhost = \"dr\"\nuser = \"r\"\npassword = \"env:S\"\n";
+    let config = Config::parse(&format!("{base}{standby}[verify]\nrestore_to = \"standby\"\n")).unwrap();
+    let proving = config.verify.restore.as_ref().unwrap();
+    assert_eq!(
+        (Some(&proving.to), proving.schedule.as_str()),
+        (config.standby.as_ref(), "0 3 * * *")
+    );
+    let named = "[verify]\nrestore_to = \"mysql://r@scratch:3307\"\npassword = \"env:S\"\nrestore_schedule = \"30 2 * * SUN\"\n";
+    let config = Config::parse(&format!("{base}{named}")).unwrap();
+    let proving = config.verify.restore.as_ref().unwrap();
+    assert_eq!(
+        (
+            proving.to.host.as_str(),
+            proving.to.port,
+            proving.to.user.as_str(),
+            proving.schedule.as_str()
+        ),
+        ("scratch", 3307, "r", "30 2 * * SUN")
+    );
+    assert!(
+        warned(&config).contains(&"verify.restore_schedule"),
+        "{:?}",
+        warned(&config)
+    );
+    for (verify, key) in [
+        ("restore_to = \"standby\"", "verify.restore_to"),
+        (
+            "restore_to = \"mysql://r:hunter2@scratch\"\npassword = \"env:S\"",
+            "verify.restore_to",
+        ),
+        ("restore_to = \"scratch\"\npassword = \"env:S\"", "verify.restore_to"),
+        ("restore_to = \"mysql://r@scratch\"", "verify.password"),
+        (
+            "restore_to = \"mysql://r@scratch\"\npassword = \"env:S\"\ntls = \"off\"",
+            "verify.tls",
+        ),
+        (
+            "restore_to = \"mysql://r@scratch\"\npassword = \"env:S\"\nrestore_schedule = \"daily\"",
+            "verify.restore_schedule",
+        ),
+        ("password = \"env:S\"", "verify.password"),
+        ("restore_schedule = \"0 3 * * *\"", "verify.restore_schedule"),
+    ] {
+        let error = Config::parse(&format!("{base}[verify]\n{verify}\n")).expect_err(verify);
+        let keys: Vec<&str> = error.problems().iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, [key], "{verify}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    let both = "[verify]\nrestore_to = \"standby\"\npassword = \"env:S\"\n";
+    assert!(Config::parse(&format!("{base}{standby}{both}")).is_err());
 }
 
 #[test]
@@ -798,6 +854,8 @@ const SMALLEST_KEYS: &[(&str, &str)] = &[
     ("retention", "removal"),
     ("verify", "structure"),
     ("verify", "proof_max_age"),
+    ("verify", "restore_to"),
+    ("verify", "restore_schedule"),
 ];
 
 // --- the examples that come with PlanB ---------------------------------------------------------------
@@ -880,6 +938,8 @@ fn the_bank_example_shows_every_key_and_what_it_promises() {
         "removal",
         "structure",
         "proof_max_age",
+        "restore_to",
+        "restore_schedule",
         "hosts",
         "grants",
     ] {

@@ -15,22 +15,18 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use range_server::RangeServer;
-use support::planb::{PASSWORD, text};
+use support::planb::text;
+use support::restores::hard_source;
 use support::{
-    AZURE_LIKE_ARGS, Endpoint, Flavor, Planb, Server, assert_same, azure_like_admin, census, fixture, reader, tls_files,
+    AZURE_LIKE_ARGS, Endpoint, Flavor, Planb, Server, assert_same, azure_like_admin, census, reader, restorer,
+    tls_files,
 };
 
 const HARD: [&str; 3] = ["hard", "hard 데이터 \"q'`b", "hard_empty"];
 
 /// A server with everything hard that a tool's own dump can carry.
-fn hard_source(flavor: Flavor) -> Server {
-    let source = Server::start(flavor, &[]);
-    source.load_file(&fixture(match flavor {
-        Flavor::MySql => "hard-mysql.sql",
-        Flavor::MariaDb => "hard-mariadb.sql",
-    }));
-    // No text dump carries these; see tests/round_trip.rs.
-    source.sql("DELETE FROM hard.json_values WHERE id = 8; DROP TABLE IF EXISTS hard.foreign_option; DROP VIEW hard.broken_view");
+fn dumpable_source(flavor: Flavor) -> Server {
+    let source = hard_source(flavor);
     // It needs ALLOW_INVALID_DATES, which the tools' own sql_mode does not have.
     source.sql("DROP TABLE hard.dates_defaults");
     if flavor == Flavor::MariaDb {
@@ -70,14 +66,6 @@ fn write(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = dir.join(name);
     std::fs::write(&path, bytes).expect("written");
     path
-}
-
-/// An account on the target that may do everything.
-fn restorer(target: &Endpoint) -> String {
-    target.sql(&format!(
-        "CREATE USER restorer@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO restorer@'%' WITH GRANT OPTION"
-    ));
-    format!("mysql://restorer@127.0.0.1:{}", target.port)
 }
 
 fn arguments<'a>(what: &'a str, to: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -149,7 +137,7 @@ fn made(target: &Endpoint) -> String {
 }
 
 fn round_trip(flavor: Flavor) {
-    let source = hard_source(flavor);
+    let source = dumpable_source(flavor);
     let planb = Planb::empty();
     let all = ["--routines", "--events", "--triggers", "--hex-blob", "--databases"];
     let whole = gzip(&dump(&source, &[&all, HARD.as_slice()].concat()));

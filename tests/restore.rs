@@ -5,43 +5,13 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::planb::PASSWORD;
+use support::restores::{arguments, bank, hard_source, until_a_member_is_loaded};
 use support::{
-    AZURE_LIKE_ARGS, Endpoint, Flavor, Planb, Server, assert_same, azure_like_admin, census, fixture, rds_like_account,
-    reader, tls_files,
+    AZURE_LIKE_ARGS, Flavor, Planb, Server, assert_same, azure_like_admin, census, rds_like_account, reader, restorer,
+    tls_files,
 };
 
 const HARD: [&str; 3] = ["hard", "hard 데이터 \"q'`b", "hard_empty"];
-
-fn hard_source(flavor: Flavor) -> Server {
-    let source = Server::start(flavor, &[]);
-    source.load_file(&fixture(match flavor {
-        Flavor::MySql => "hard-mysql.sql",
-        Flavor::MariaDb => "hard-mariadb.sql",
-    }));
-    // What no text dump can carry, and what no server would take; see tests/round_trip.rs.
-    source.sql("DELETE FROM hard.json_values WHERE id = 8; DROP TABLE IF EXISTS hard.foreign_option; DROP VIEW hard.broken_view");
-    source
-}
-
-/// An account on the target that may do everything.
-fn restorer(target: &Endpoint) -> String {
-    target.sql(&format!(
-        "CREATE USER restorer@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO restorer@'%' WITH GRANT OPTION"
-    ));
-    format!("mysql://restorer@127.0.0.1:{}", target.port)
-}
-
-fn arguments(to: &str) -> Vec<&str> {
-    vec![
-        "restore",
-        "--to",
-        to,
-        "--password",
-        "env:PLANB_SOURCE_PASSWORD",
-        "--tls",
-        "off",
-    ]
-}
 
 /// Two censuses must agree but for what arrives disabled.
 fn asleep(census: std::collections::BTreeMap<String, String>) -> std::collections::BTreeMap<String, String> {
@@ -221,27 +191,6 @@ fn a_standby_that_is_not_like_its_source() {
     assert_eq!(target.sql("SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'hard' AND COLUMN_NAME = 'my_row_id' AND TABLE_NAME = 'no_key'").trim(), "0");
 }
 
-/// Some 45 MB of SQL in a dozen members, with keys that wait, foreign keys in a cycle and triggers.
-fn bank(flavor: Flavor) -> Server {
-    let source = Server::start(flavor, &[]);
-    source.sql(
-        "CREATE DATABASE bank; USE bank;
-         CREATE TABLE digits (d INT PRIMARY KEY); INSERT INTO digits VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9);
-         CREATE TABLE transfers (id INT PRIMARY KEY AUTO_INCREMENT, account INT NOT NULL, reference VARCHAR(200) NOT NULL, trace BINARY(16),
-           KEY (account), UNIQUE KEY by_trace (trace), FULLTEXT KEY (reference));
-         CREATE TABLE accounts (id INT PRIMARY KEY, owner INT, name VARCHAR(80), KEY (name));
-         INSERT INTO accounts SELECT a.d + 10*b.d + 100*c.d, NULL, CONCAT('account ', a.d) FROM digits a, digits b, digits c;
-         INSERT INTO transfers (account, reference, trace)
-           SELECT a.d + 10*b.d + 100*c.d, CONCAT(REPEAT('reference ', 15), e.d), UNHEX(LPAD(HEX(a.d + 10*b.d + 100*c.d + 1000*e.d + 10000*f.d + 100000*g.d), 32, '0'))
-           FROM digits a, digits b, digits c, digits e, digits f, digits g WHERE g.d < 2;
-         ALTER TABLE transfers ADD CONSTRAINT of_account FOREIGN KEY (account) REFERENCES accounts (id);
-         CREATE TABLE totals (id INT PRIMARY KEY, n INT) ENGINE=MyISAM; INSERT INTO totals SELECT id, id FROM accounts;
-         CREATE TRIGGER counted AFTER INSERT ON transfers FOR EACH ROW UPDATE totals SET n = n + 1 WHERE id = NEW.account;
-         CREATE VIEW names AS SELECT name FROM accounts;",
-    );
-    source
-}
-
 /// The seed of a run; `PLANB_SEED` repeats one.
 fn seed() -> u64 {
     let seed = std::env::var("PLANB_SEED")
@@ -322,17 +271,6 @@ fn killed_until_done(planb: &Planb, source: &Server, dice: &mut dyn FnMut() -> u
         "1"
     );
     println!("{}: killed {killed} times", source.flavor.name());
-}
-
-fn until_a_member_is_loaded(target: &Endpoint) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !target
-        .try_sql("SELECT COUNT(*) FROM planb.restored_members")
-        .is_ok_and(|count| count.trim() != "0")
-    {
-        assert!(Instant::now() < deadline, "no member was loaded");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 mod support;
 
 use serde_json::Value;
-use support::planb::PASSWORD;
-use support::{AZURE_LIKE_ARGS, Flavor, Planb, Server, azure_like_admin, fixture, rds_like_account, reader, tls_files};
+use support::{
+    AZURE_LIKE_ARGS, Flavor, Planb, Server, azure_like_admin, fixture, rds_like_account, reader, restorer, tls_files,
+};
 
 /// What is said of the standby and the accounts, as (severity, what, remedy).
 fn findings(planb: &Planb) -> Vec<(String, String, String)> {
@@ -44,12 +45,6 @@ fn standby(planb: &Planb, port: u16) {
     planb.configure(&format!(
         "[standby]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"restorer\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\ntls = \"off\"\n\
          [[accounts]]\nname = \"app\"\ngrants = [\"SELECT ON bank.*\"]\npassword = \"env:PLANB_SOURCE_PASSWORD\""
-    ));
-}
-
-fn restorer(target: &Server) {
-    target.sql(&format!(
-        "CREATE USER restorer@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO restorer@'%' WITH GRANT OPTION"
     ));
 }
 

@@ -1,7 +1,7 @@
 //! The daemon: runs backups on their schedule and knows the RPO at every moment.
 //!
 //! The loop below only carries out what `state` decides, and tells `state` what came of it. It owns every task:
-//! at most one run, one chore and one check, each with a cancellation and a deadline. The watchdog is fed from this loop and
+//! at most one run, one chore, one check and one proof, each with a cancellation and a deadline. The watchdog is fed from this loop and
 //! nowhere else, so a loop that stands still, or a task that will not end, is noticed by systemd.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub mod signals;
 pub mod state;
 
 use notify::{Notice, Notifier};
-use runner::{BackupRunner, Checked, RunError, RunSummary, Survey};
+use runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey};
 use signals::{Signal, Signals};
 use state::{Decision, LOOK_EVERY, Moment, Settings, State};
 
@@ -83,7 +83,7 @@ impl Agent {
             if work.state.is_healthy(at) && self.watchdog.is_some() {
                 self.notifier.notify(&Notice::Watchdog);
             }
-            self.notifier.notify(&Notice::Status(work.state.rpo(at).to_string()));
+            self.notifier.notify(&Notice::Status(work.status(at)));
             let wait = wait.min(self.watchdog.map_or(LOOK_EVERY, |every| every / 3));
             tokio::select! {
                 biased;
@@ -128,6 +128,7 @@ enum Ended {
     Survey(Result<Survey, RunError>),
     Prune(Result<String, RunError>),
     Verify(BackupId, Result<Checked, RunError>),
+    Prove(Result<Proven, RunError>),
 }
 
 /// A task of ours: how to recognise it and how to cancel it.
@@ -147,6 +148,7 @@ struct Work {
     run: Option<Task>,
     chore: Option<Task>,
     check: Option<Task>,
+    proof: Option<Task>,
     /// Since the last change of configuration.
     feasibility_told: bool,
     /// Since there last was a proof young enough.
@@ -168,6 +170,7 @@ impl Work {
             run: None,
             chore: None,
             check: None,
+            proof: None,
             feasibility_told: false,
             old_proof_told: false,
         }
@@ -208,6 +211,11 @@ impl Work {
                 let verify = async move { Ended::Verify(id.clone(), runner.verify(token, id).await) };
                 self.check = task(self.tasks.spawn(verify).id());
             }
+            Decision::Prove => {
+                tracing::info!("restoring the newest good backup on the scratch server, to prove it");
+                let prove = async move { Ended::Prove(runner.prove(token).await) };
+                self.proof = task(self.tasks.spawn(prove).id());
+            }
             Decision::CancelVerify => {
                 if let Some(check) = &self.check {
                     check.cancel.cancel();
@@ -215,6 +223,7 @@ impl Work {
             }
             Decision::CancelRun => cancel_late(&self.run, "the backup run"),
             Decision::CancelChore => cancel_late(&self.chore, "the survey or pruning"),
+            Decision::CancelProof => cancel_late(&self.proof, "the proof of a backup"),
             Decision::Wait(_) | Decision::GiveUp => {}
         }
     }
@@ -241,6 +250,7 @@ impl Work {
                 self.state.pruned();
             }
             Ok((_, Ended::Verify(id, result))) => self.verified(&id, &result),
+            Ok((_, Ended::Prove(result))) => self.proved(&result),
             // It panicked: the defect is logged, the daemon goes on.
             Err(panic) if self.run.as_ref().is_some_and(|run| run.id == panic.id()) => {
                 self.run_ended(Err(RunError::Transient(format!("a defect ended the run: {panic}"))));
@@ -249,6 +259,9 @@ impl Work {
                 self.check = None;
                 tracing::error!(error = %panic, "a defect ended the check of a backup");
                 self.state.verified(Err(&RunError::Transient(panic.to_string())), at);
+            }
+            Err(panic) if self.proof.as_ref().is_some_and(|proof| proof.id == panic.id()) => {
+                self.proved(&Err(RunError::Permanent(format!("a defect ended it: {panic}"))));
             }
             Err(panic) => {
                 self.chore = None;
@@ -302,6 +315,51 @@ impl Work {
         }
     }
 
+    fn proved(&mut self, result: &Result<Proven, RunError>) {
+        let took = self
+            .proof
+            .take()
+            .map_or(0.0, |proof| proof.started.elapsed().as_secs_f64());
+        self.state.proved(result.as_ref(), self.moment());
+        match result {
+            Ok(Proven::Restored {
+                id,
+                server,
+                tables,
+                rows,
+                restore_seconds,
+                compare_seconds,
+            }) => tracing::info!(
+                %id, server, tables, rows, restore_seconds, compare_seconds, "backup proven: restored and compared"
+            ),
+            Ok(Proven::Different { id, differences }) => tracing::error!(
+                %id, differences = differences.join("; "),
+                "BACKUP NOT PROVEN: what was restored is not what the backup says; see planb verify --restore-to"
+            ),
+            Ok(Proven::Damaged { id, place }) => tracing::error!(
+                %id, place, "BACKUP NOT PROVEN: it is damaged and counts as unusable; the one before is tried next"
+            ),
+            Ok(Proven::NothingGood) => tracing::warn!("no backup proven: there is no good one yet"),
+            Err(RunError::Cancelled) => tracing::warn!(
+                seconds = took,
+                "backup not proven: its deadline or the end came first; what is on the scratch server goes with \
+                                 the next restore there"
+            ),
+            Err(error) => tracing::error!(
+                %error, seconds = took, "BACKUP NOT PROVEN: it could not be restored on the scratch server"
+            ),
+        }
+    }
+
+    /// The line for whoever looks at the service.
+    fn status(&self, at: Moment) -> String {
+        let rpo = self.state.rpo(at);
+        match self.state.failed_proof() {
+            Some(why) => format!("{rpo}; THE LAST PROOF FAILED: {}", why.replace('\n', " ")),
+            None => rpo.to_string(),
+        }
+    }
+
     /// Says once that the latest proof has grown old. Where there never was one, `planb status` says so.
     fn tell_old_proof(&mut self, survey: Option<&Survey>) {
         let Some(survey) = survey else { return };
@@ -333,7 +391,7 @@ impl Work {
 
     /// Cancels what is under way and waits for it, then aborts what did not listen.
     async fn stop(mut self, within: Duration) {
-        for task in [&self.run, &self.chore, &self.check].into_iter().flatten() {
+        for task in [&self.run, &self.chore, &self.check, &self.proof].into_iter().flatten() {
             task.cancel.cancel();
         }
         let drained = timeout(within, async {

@@ -1,4 +1,4 @@
-//! What the daemon drives, in its own words: something that makes, verifies, surveys and prunes backups.
+//! What the daemon drives, in its own words: something that makes, verifies, proves, surveys and prunes backups.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -55,7 +55,27 @@ pub enum Checked {
     },
 }
 
-/// Why a run, check, survey or pruning did not end well. The text holds the whole chain of causes, and no secret.
+/// What came of restoring a backup on the scratch server. It is written down before it is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Proven {
+    /// Restored, compared, and thrown away again.
+    Restored {
+        id: BackupId,
+        server: String,
+        tables: usize,
+        rows: u64,
+        restore_seconds: f64,
+        compare_seconds: f64,
+    },
+    /// Restored, and not what the backup says: of the backup's doing or the server's, a person has to see.
+    Different { id: BackupId, differences: Vec<String> },
+    /// What is wrong, and where.
+    Damaged { id: BackupId, place: String },
+    /// There is no good backup.
+    NothingGood,
+}
+
+/// Why a run, check, proof, survey or pruning did not end well. The text holds the whole chain of causes, and no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
     #[error("stopped because it was asked to")]
@@ -89,6 +109,10 @@ pub trait BackupRunner: Send + Sync + 'static {
 
     /// Checks the structure of a committed backup, and writes down what it found. Holds no lease.
     async fn verify(&self, cancel: CancellationToken, id: BackupId) -> Result<Checked, RunError>;
+
+    /// Restores the newest good backup on the scratch server, compares, writes down what it found, and takes everything
+    /// off that server again. Holds no lease, and touches neither the source nor a run.
+    async fn prove(&self, cancel: CancellationToken) -> Result<Proven, RunError>;
 
     /// Every backup of this service with what was found out about it, and the store's time.
     async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError>;

@@ -1,7 +1,8 @@
 //! What the daemon knows and what it does next. Facts in, decision out: no task, no clock, no store.
 //!
 //! A backup run can be under way, beside it one chore (survey or pruning), so that neither delays the other, and
-//! between runs a check of the newest backup, which gives way to the next run. Loss is counted on the store's clock, carried forward on the machine's monotonic one; the wall
+//! between runs a check of the newest backup, which gives way to the next run. Beside all of them one proof: a restore on another
+//! server. Loss is counted on the store's clock, carried forward on the machine's monotonic one; the wall
 //! clock only says when cron ticks are due. When wall and monotonic time disagree (suspend, a clock set anew), the
 //! worse is assumed and the store is asked.
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::agent::runner::{Checked, RunError, RunSummary, Survey, Trigger};
+use crate::agent::runner::{Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::schedule::{Cron, ScheduleError};
 use crate::backup::entry::BackupId;
 use crate::backup::rpo::{self, Newest, Point, Rpo, RunTimes};
@@ -17,8 +18,10 @@ use crate::config::{Config, Schedule};
 
 mod check;
 mod outlook;
+mod proving;
 
 use check::Check;
+use proving::Proving;
 
 /// A tick found later than this was missed: the machine slept.
 const LATE: SignedDuration = SignedDuration::from_secs(30);
@@ -57,6 +60,8 @@ pub struct Settings {
     pub verify_structure: bool,
     /// From this age on, the latest proof is told as old.
     pub proof_max_age: Duration,
+    /// When the newest good backup is restored to prove it; never, if none.
+    pub proving: Option<Box<Cron>>,
 }
 
 impl Settings {
@@ -66,12 +71,17 @@ impl Settings {
             Schedule::Cron(text) => Plan::Cron(Box::new(Cron::parse(text, now)?)),
             Schedule::KeepRpo => Plan::KeepRpo,
         };
+        let proving = match &config.verify.restore {
+            Some(proving) => Some(Box::new(Cron::parse(&proving.schedule, now)?)),
+            None => None,
+        };
         Ok(Self {
             plan,
             rpo: config.targets.rpo,
             run_deadline: config.backup.timeout,
             verify_structure: config.verify.structure,
             proof_max_age: config.verify.proof_max_age,
+            proving,
         })
     }
 }
@@ -92,11 +102,14 @@ pub enum Decision {
     Prune(Rpo),
     /// Check this backup, which was just made.
     Verify(BackupId),
+    /// Restore the newest good backup on the scratch server.
+    Prove,
     /// Over its deadline: cancel it.
     CancelRun,
     CancelChore,
     /// Over its deadline, or a run began and goes first.
     CancelVerify,
+    CancelProof,
     /// Nothing for this long.
     Wait(Duration),
     /// Something ignored its cancellation for far too long.
@@ -142,6 +155,7 @@ pub struct State {
     run: Option<Active>,
     chore: Option<Active>,
     check: Check,
+    proving: Proving,
     next_tick: Option<Timestamp>,
     last_look: Moment,
     last_run_end: Option<Duration>,
@@ -167,6 +181,7 @@ impl State {
             run: None,
             chore: None,
             check: Check::default(),
+            proving: Proving::default(),
             next_tick: None,
             last_look: at,
             last_run_end: None,
@@ -190,6 +205,7 @@ impl State {
             Plan::Cron(cron) => (cron.largest_gap(), cron.next_after(at.wall)),
             Plan::KeepRpo => (None, None),
         };
+        self.proving.configure(settings.proving.clone(), at.wall);
         self.settings = settings;
         // What was wrong may be right now.
         self.retry_at = self.retry_at.map(|_| at.mono);
@@ -200,11 +216,7 @@ impl State {
     pub fn decide(&mut self, at: Moment) -> Decision {
         self.look(at);
         let mono = at.mono;
-        if [self.run, self.chore, self.check.active]
-            .iter()
-            .flatten()
-            .any(|a| a.over(mono, GRACE + STUCK_FOR))
-        {
+        if self.active().any(|a| a.over(mono, GRACE + STUCK_FOR)) {
             return Decision::GiveUp;
         }
         if let Some(late) = self
@@ -226,6 +238,9 @@ impl State {
         if self.check.must_end(mono, self.run.is_some()) {
             return Decision::CancelVerify;
         }
+        if self.proving.must_end(mono) {
+            return Decision::CancelProof;
+        }
         if let Some(trigger) = self.due(at) {
             self.retry_at = None;
             self.run = Some(Active::from(mono, self.settings.run_deadline));
@@ -235,6 +250,10 @@ impl State {
             && let Some(id) = self.check.start(mono, self.settings.run_deadline)
         {
             return Decision::Verify(id);
+        }
+        let backed_up = self.last_run_end.is_some() && self.failures == 0;
+        if self.proving.start(at, backed_up) {
+            return Decision::Prove;
         }
         if self.chore.is_none() && mono >= self.survey_at {
             self.chore = Some(Active::from(mono, SURVEY_DEADLINE));
@@ -270,6 +289,9 @@ impl State {
         } else if let Plan::Cron(cron) = &self.settings.plan {
             // Do not wait for a tick that is hours away on the corrected clock.
             self.next_tick = cron.next_after(at.wall);
+        }
+        if jump.is_negative() {
+            self.proving.clock_set_back(at.wall);
         }
     }
 
@@ -381,6 +403,7 @@ impl State {
                 self.survey_failures = 0;
                 self.survey_at = at.mono + SURVEY_EVERY;
                 self.times = RunTimes::of(&survey.entries);
+                self.proving.surveyed(survey);
                 let newest = Newest::of(&survey.entries);
                 if stood_back && self.known.as_ref().is_none_or(|(known, _)| known.good != newest.good) {
                     // Theirs is as good as ours: nothing has failed.
@@ -410,6 +433,19 @@ impl State {
         }
     }
 
+    /// A proof ended. What was found damaged is unusable from now on, and what was proven is kept by retention.
+    pub fn proved(&mut self, result: Result<&Proven, &RunError>, at: Moment) {
+        self.proving.ended(result, at.mono);
+        if result.is_ok() {
+            self.survey_at = at.mono;
+        }
+    }
+
+    /// How the last proof failed, for whoever looks at the service; none if it did not.
+    pub fn failed_proof(&self) -> Option<&str> {
+        self.proving.failure()
+    }
+
     /// Backups that were not checked, because the next run came first, since the agent started.
     pub fn checks_skipped(&self) -> u64 {
         self.check.skipped
@@ -430,10 +466,14 @@ impl State {
 
     /// Whether the watchdog may be fed: nothing is past its deadline and grace.
     pub fn is_healthy(&self, at: Moment) -> bool {
-        ![self.run, self.chore, self.check.active]
-            .iter()
+        !self.active().any(|a| a.over(at.mono, GRACE))
+    }
+
+    /// Everything under way.
+    fn active(&self) -> impl Iterator<Item = Active> {
+        [self.run, self.chore, self.check.active, self.proving.active]
+            .into_iter()
             .flatten()
-            .any(|a| a.over(at.mono, GRACE))
     }
 }
 

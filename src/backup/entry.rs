@@ -101,3 +101,17 @@ pub struct Entry {
     /// When its structure was last checked: every member whole, no database asked.
     pub structure_checked_at: Option<Timestamp>,
 }
+
+/// Good backups, newest first: what a restore takes when nobody names one, and falls back to.
+pub fn good_ones(entries: &[Entry]) -> Vec<&Entry> {
+    let mut good: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| entry.standing == Standing::Good)
+        .collect();
+    good.sort_by_key(|entry| std::cmp::Reverse((entry.consistent_at, &entry.id)));
+    good
+}
+
+pub fn newest_good(entries: &[Entry]) -> Option<&Entry> {
+    good_ones(entries).into_iter().next()
+}

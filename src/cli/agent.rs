@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
 use super::prune::holds;
-use super::{Common, open};
-use crate::agent::runner::{BackupRunner, Checked, RunError, RunSummary, Survey, Trigger};
+use super::{Common, open, proof, target};
+use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
-use crate::backup::entry::BackupId;
+use crate::backup::entry::{BackupId, newest_good};
 use crate::backup::ledger::{self, Ledger};
 use crate::backup::prune;
 use crate::backup::retention::{Excess, keep};
@@ -24,10 +24,14 @@ use crate::config::Config;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
+use crate::restore::RestoreError;
+use crate::secret::resolver::Resolver;
 use crate::store::StoreError;
 
 /// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// Sessions of a proof: it has until the next one, and the backups beside it come first.
+const PROOF_SESSIONS: usize = 1;
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
     let loader = FileLoader {
@@ -123,6 +127,61 @@ impl BackupRunner for Driven {
             () = cancel.cancelled() => Err(RunError::Cancelled),
             checked = self.check(&cancel, &id) => checked,
         }
+    }
+
+    async fn prove(&self, cancel: CancellationToken) -> Result<Proven, RunError> {
+        let Some(proving) = &self.config.verify.restore else {
+            return Err(RunError::Permanent("verify.restore_to is not configured".to_owned()));
+        };
+        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let (survey, is_open, proofs) = self.listed(&stores).await?;
+        if is_open {
+            return Err(RunError::Busy(
+                "a failover is open, and nothing but that touches the second site until it ends".to_owned(),
+            ));
+        }
+        // What was found damaged must not be tried again and again.
+        proofs.map_err(store_error)?;
+        let Some(entry) = newest_good(&survey.entries) else {
+            return Ok(Proven::NothingGood);
+        };
+        let id = entry.id.clone();
+        let address = target::standby(&proving.to, &Resolver::for_config(&self.config))
+            .await
+            .map_err(|failure| RunError::Transient(failure.message().to_owned()))?;
+        let proof = proof::prove(&self.config, &stores, entry, &address, PROOF_SESSIONS, &cancel).await;
+        let noted = proof.noted.transpose();
+        let done = match proof.done {
+            Ok(done) => done,
+            Err(error) if error.is_damage() => {
+                if let Err(unwritten) = noted {
+                    // Its next try would meet the same damage.
+                    return Err(RunError::Permanent(format!(
+                        "{id} is damaged ({error}), which could not be written down: {}",
+                        told(&unwritten)
+                    )));
+                }
+                let place = error.to_string();
+                return Ok(Proven::Damaged { id, place });
+            }
+            Err(error) => return Err(restore_error(&error)),
+        };
+        // A proof that nobody can read is none.
+        noted.map_err(|error| {
+            RunError::Transient(format!("the proof of {id} could not be written down: {}", told(&error)))
+        })?;
+        if !done.compared.differences.is_empty() {
+            let differences = done.compared.differences;
+            return Ok(Proven::Different { id, differences });
+        }
+        Ok(Proven::Restored {
+            id,
+            server: done.compared.server,
+            tables: done.compared.tables,
+            rows: done.compared.rows,
+            restore_seconds: done.restored.duration.as_secs_f64(),
+            compare_seconds: done.compared.duration.as_secs_f64(),
+        })
     }
 
     async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
@@ -224,6 +283,16 @@ fn store_error(error: StoreError) -> RunError {
         RunError::Permanent(told(&error))
     } else {
         RunError::Transient(told(&error))
+    }
+}
+
+fn restore_error(error: &RestoreError) -> RunError {
+    match error {
+        RestoreError::Begun(inner) => restore_error(inner),
+        RestoreError::Cancelled => RunError::Cancelled,
+        RestoreError::Busy => RunError::Busy(told(error)),
+        error if error.is_passing() => RunError::Transient(told(error)),
+        error => RunError::Permanent(told(error)),
     }
 }
 

@@ -138,6 +138,9 @@ impl From<RestoreError> for Failure {
             | RestoreError::Busy
             | RestoreError::Unfinished(_)
             | RestoreError::UnfinishedForeign(_)
+            | RestoreError::UnfinishedReplacing(_)
+            | RestoreError::RollingBack(_)
+            | RestoreError::BegunWithout(_)
             | RestoreError::Replaced(_) => Self::Refused(text),
             RestoreError::HalfLoaded { ref cause, .. } if matches!(**cause, RestoreError::Refused(_)) => {
                 Self::Refused(text)
@@ -153,6 +156,8 @@ impl From<RestoreError> for Failure {
             | RestoreError::Survey(_)
             | RestoreError::Rows { .. }
             | RestoreError::TakenOver
+            | RestoreError::Different(_)
+            | RestoreError::InUse(_)
             | RestoreError::Logins(_)
             | RestoreError::Cancelled
             | RestoreError::Panicked(_) => Self::Failed(text),

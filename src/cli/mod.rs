@@ -14,11 +14,19 @@ mod backup;
 mod backups;
 mod config_check;
 mod doctor;
+mod failback;
+mod failover;
 mod failure;
+mod follow;
+mod history;
 mod open;
+mod operation;
 mod present;
+mod proof;
 mod prune;
 mod restore;
+mod runner;
+mod screen;
 mod standby;
 mod status;
 mod target;
@@ -71,9 +79,17 @@ enum Command {
     /// Remove what the retention policy no longer keeps
     Prune(prune::PruneArgs),
     /// Show what would be lost now, and what there is to restore
-    Status,
+    Status(status::StatusArgs),
     /// Check everything that must hold before a disaster
     Doctor,
+    /// Bring the service up in the other cloud, stage by stage
+    Failover(failover::FailoverArgs),
+    /// Take the service home again
+    Failback(failback::FailbackArgs),
+    /// Carry out, inside the second cloud's network, what an operator started
+    Runner,
+    /// Who did what, when, how long, with what result
+    History,
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -153,8 +169,12 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Verify(args) => verify::run(&common, &args).await,
             Command::Restore(args) => restore::run(&common, &args).await,
             Command::Prune(args) => prune::run(&common, &args).await,
-            Command::Status => status::run(&common).await,
+            Command::Status(args) => status::run(&common, &args).await,
             Command::Doctor => doctor::run(&common).await,
+            Command::Failover(args) => failover::run(&common, &args).await,
+            Command::Failback(args) => failback::run(&common, &args).await,
+            Command::Runner => runner::run(&common).await,
+            Command::History => history::run(&common).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
         }
     });

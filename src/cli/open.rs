@@ -201,11 +201,15 @@ impl AzureOpener {
 
 /// Everything a backup needs.
 pub fn runner(config: &Config, stores: &Stores) -> Runner {
+    runner_of(config, &stores.backups, &stores.control)
+}
+
+pub fn runner_of(config: &Config, backups: &Arc<dyn BlobStore>, control: &Arc<dyn BlobStore>) -> Runner {
     Runner {
         finder: Finder::new(config.source.clone(), Resolver::for_config(config)),
         config: config.clone(),
-        store: Arc::clone(&stores.backups),
-        control: Arc::clone(&stores.control),
+        store: Arc::clone(backups),
+        control: Arc::clone(control),
         clock: clock(),
         run_ids: || format!("{:016x}", rand::random::<u64>()),
     }

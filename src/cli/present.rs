@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+/// Of a comparison whose servers print definitions each in its own way.
+pub const NAMES_ONLY: &str = "definitions were compared by names, keys and owners only, since the server is of another version than \
+                              the source";
+
 /// `1.4 GiB`
 pub fn bytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()

@@ -1,35 +1,37 @@
 //! `planb restore`: a backup into a database.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::target::{Target, TargetArgs};
+use super::verify::newer_unusable;
 use super::{Common, accounts, open, present};
 use crate::backup::archive::Archive;
-use crate::backup::entry::{Entry, Standing};
+use crate::backup::entry::{Entry, Standing, good_ones};
 use crate::backup::verify;
 use crate::mysql::Address;
 use crate::restore::RestoreError;
 use crate::restore::accounts::Account;
-use crate::restore::compare::{Comparison, compare};
-use crate::restore::events;
-use crate::restore::ledger::Phase;
+use crate::restore::compare::compare;
 use crate::restore::load::Progress;
-use crate::restore::plan::Plan;
-use crate::restore::run::{Observer, Restore, Restored};
+use crate::restore::plan::Wish;
+use crate::restore::run::Restore;
 use crate::secret::resolver::Resolver;
+
+mod apart;
+mod bar;
 mod foreign;
 mod input;
+mod replace;
+mod told;
 
+use apart::{enable_events, untune};
+use bar::Bar;
 use input::Input;
 
 /// Sessions that load at once: more than a small server has cores gain nothing.
@@ -40,12 +42,16 @@ const SESSIONS: u16 = 4;
     after_help = "Everything that stands in the way is found before the first row is loaded, and told together (exit 3).\n\
     Killed or cut off, the same command goes on where it was (exit 4 says so). Events arrive disabled.\n\
     A dump of mysqldump or mariadb-dump is taken too; it cannot be gone on with, so begin it anew with --start-over.\n\n\
-    Examples:\n  planb restore --verify\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
+    --replace loads beside what is there, compares every table with the backup, and only then swaps all tables in one\n\
+    statement. Views and routines are missing for the moment between; tables are not. Killed anywhere, the same command goes\n\
+    on, and --roll-back goes back. What was replaced is kept until --drop-old.\n\n\
+    Examples:\n  planb restore --verify\n  planb restore --replace --plan\n  planb restore --to mysql://admin@standby.example:3306 --password env:STANDBY_PASSWORD --tls-ca /etc/planb/azure-ca.pem"
 )]
 pub struct RestoreArgs {
     /// Backup id as `planb backups` lists it, or a backup or dump (.sql.gz, .sql) elsewhere: a file on this machine, - for
-    /// standard input, https://… with a token, or a blob in the store with its prefix; default: the newest good one
-    #[arg(value_name = "ID|FILE|URL|-")]
+    /// standard input, https://…, where a link with a token is (env:NAME, file:PATH), or a blob in the store with its prefix;
+    /// default: the newest good one
+    #[arg(value_name = "ID|FILE|URL|REF|-")]
     backup: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
@@ -58,9 +64,21 @@ pub struct RestoreArgs {
     /// Make the accounts of [[accounts]] too, with their rights, and try each one's login
     #[arg(long)]
     accounts: bool,
+    /// Change server parameters for the time of the load, as far as the account may, and set them back afterwards
+    #[arg(long)]
+    tune: bool,
     /// Throw away what an unfinished restore left on the server, and begin anew
     #[arg(long)]
     start_over: bool,
+    /// Replace what is there under the backup's schemas; it is kept as planb_old_… until --drop-old
+    #[arg(long)]
+    replace: bool,
+    /// Restore nothing: put back what a restore with --replace, finished or not, has replaced
+    #[arg(long, conflicts_with_all = ["backup", "plan", "verify", "start_over", "replace", "definer", "database", "accounts", "drop_old", "enable_events"])]
+    roll_back: bool,
+    /// Restore nothing: drop what a finished --replace or --roll-back has kept
+    #[arg(long, conflicts_with_all = ["backup", "plan", "verify", "start_over", "replace", "definer", "database", "accounts", "enable_events"])]
+    drop_old: bool,
     /// Give what belongs to one account to another, e.g. app@%=app@10.1.%
     #[arg(long, value_name = "OLD=NEW")]
     definer: Vec<String>,
@@ -71,13 +89,16 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "COUNT", default_value_t = SESSIONS, value_parser = clap::value_parser!(u16).range(1..=64))]
     sessions: u16,
     /// Restore nothing: enable the events that a finished restore left disabled
-    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "definer", "database", "accounts"])]
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "replace", "definer", "database", "accounts", "tune"])]
     enable_events: bool,
+    /// Restore nothing: set back the parameters that a killed restore with --tune left changed
+    #[arg(long, conflicts_with_all = ["backup", "plan", "start_over", "replace", "definer", "database", "accounts", "tune", "enable_events"])]
+    untune: bool,
 }
 
 pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     let target = args.target.target();
-    let (input, config) = if args.enable_events {
+    let (input, config) = if args.enable_events || args.untune || args.roll_back || args.drop_old {
         (None, None)
     } else {
         let (input, config) = input::find(common, args.backup.as_deref()).await?;
@@ -92,22 +113,17 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
         .as_ref()
         .map_or_else(|| Resolver::new(None), Resolver::for_config);
     let address = target.address(config.as_ref(), &resolver).await?;
+    if args.roll_back {
+        return replace::roll_back(&address, common.json).await;
+    }
+    if args.drop_old {
+        return replace::drop_old(&address, common.json).await;
+    }
     if args.enable_events {
-        let woken = events::wake(&address)
-            .await
-            .map_err(|error| Failure::failed(error.to_string()))?;
-        if common.json {
-            println!(
-                "{}",
-                json!({"v": 1, "enabled_events": woken.enabled, "gone_events": woken.gone})
-            );
-        } else {
-            println!("{} events enabled", woken.enabled);
-            for event in &woken.gone {
-                println!("event {event} is gone: its time has passed, or somebody dropped it");
-            }
-        }
-        return Ok(());
+        return enable_events(common, &address).await;
+    }
+    if args.untune {
+        return untune(common, &address).await;
     }
     let definers = definers(&args.definer)?;
     let accounts = match &config {
@@ -139,21 +155,41 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
     // With what is known of them: one that was found damaged is not tried.
     let entries = open::listing(&config, &stores).await?;
     let candidates = candidates(&entries, id.as_deref(), &stores.backups.describe())?;
+    if let (None, Some(first)) = (&id, candidates.first()) {
+        for (newer, why) in newer_unusable(&entries, first) {
+            eprintln!(
+                "planb: UNUSABLE: {newer}, which is newer: {why}\nplanb: going on with {}: what was written after {} will be lost",
+                first.id,
+                present::time(first.consistent_at),
+            );
+        }
+    }
     let mut damaged = BTreeSet::new();
-    for (tried, entry) in candidates.iter().enumerate() {
+    let mut left: VecDeque<&Entry> = candidates.iter().copied().collect();
+    let mut goes_on = false;
+    while let Some(entry) = left.pop_front() {
         let opened = verify::open(&stores.backups, entry).await.map_err(RestoreError::from);
         let done = match opened {
             Ok(archive) => {
                 let digest = archive.digest.clone();
                 let done = job.attempt(archive, entry.id.to_string(), &damaged).await;
-                damaged.insert(digest);
+                if done.as_ref().is_err_and(RestoreError::is_damage) {
+                    damaged.insert(digest);
+                }
                 done
             }
             Err(error) => Err(error),
         };
-        match (done, candidates.get(tried + 1)) {
+        match (done, left.front()) {
             (Ok(()), _) => return Ok(()),
             (Err(error), Some(next)) if error.is_damage() => {
+                if next.consistent_at > entry.consistent_at {
+                    eprintln!(
+                        "planb: DAMAGED: {}: {error}\nplanb: beginning anew with {}, which is newer",
+                        entry.id, next.id
+                    );
+                    continue;
+                }
                 eprintln!(
                     "planb: DAMAGED: {}: {error}\nplanb: going on with the one before, {}: what was written between {} and {} \
                      will be lost",
@@ -162,6 +198,25 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
                     present::time(next.consistent_at),
                     present::time(entry.consistent_at),
                 );
+            }
+            // The same command goes on where it was, though a newer backup has come since.
+            (Err(RestoreError::Unfinished(unfinished)), _) if id.is_none() && !goes_on => {
+                let begun = candidates.iter().find(|entry| entry.id.as_str() == unfinished);
+                let Some(begun) = begun else {
+                    return Err(RestoreError::Unfinished(unfinished).into());
+                };
+                eprintln!(
+                    "planb: NOT THE NEWEST: going on with {}, whose restore was begun: data as of {}\nplanb: {} is newer, as of {}; \
+                     to take that one instead, stop this and run the same command with --start-over",
+                    begun.id,
+                    present::time(begun.consistent_at),
+                    entry.id,
+                    present::time(entry.consistent_at),
+                );
+                goes_on = true;
+                left.push_front(entry);
+                left.retain(|other| other.id != begun.id);
+                left.push_front(begun);
             }
             (Err(error), _) => return Err(error.into()),
         }
@@ -172,10 +227,7 @@ pub async fn run(common: &Common, args: &RestoreArgs) -> Result<(), Failure> {
 /// The backup that was asked for; or the newest good ones, newest first, so that a damaged one is passed over.
 fn candidates<'a>(entries: &'a [Entry], id: Option<&str>, store: &str) -> Result<Vec<&'a Entry>, Failure> {
     let Some(id) = id else {
-        let good: Vec<&Entry> = entries
-            .iter()
-            .filter(|entry| entry.standing == Standing::Good)
-            .collect();
+        let good = good_ones(entries);
         return if good.is_empty() {
             Err(Failure::failed(format!(
                 "there is no good backup in {store}; planb backups shows what there is"
@@ -243,12 +295,14 @@ impl Job<'_> {
             accounts: self.accounts.clone(),
             sessions: usize::from(self.args.sessions),
             start_over: self.args.start_over,
+            replace: self.args.replace,
             trial: false,
+            tune: self.args.tune,
             instead_of: instead_of.clone(),
         };
         if self.args.plan {
             let plan = restore.plan().await?;
-            print_plan(&backup, &restore, &plan, json);
+            told::print_plan(&backup, &restore, &plan, json);
             return Ok(());
         }
         let progress = Arc::new(Progress::default());
@@ -260,14 +314,22 @@ impl Job<'_> {
         let restored = result?;
         let compared = if self.args.verify {
             let sessions = usize::from(self.args.sessions);
-            Some(compare(&restore.address, &restore.archive, sessions, &self.cancel).await?)
+            let wish = Wish {
+                definers: self.definers.clone(),
+                accounts: self.accounts.clone(),
+                ..Wish::default()
+            };
+            Some(compare(&restore.address, &restore.archive, &wish, sessions, &self.cancel).await?)
         } else {
             None
         };
         if json {
-            println!("{}", restored_json(&backup, &restore, &restored, compared.as_ref()));
+            println!(
+                "{}",
+                told::restored_json(&backup, &restore, &restored, compared.as_ref())
+            );
         } else {
-            print_restored(&backup, &restore, &restored);
+            told::print_restored(&backup, &restore, &restored);
             if let Some(compared) = compared.as_ref().filter(|compared| compared.differences.is_empty()) {
                 println!(
                     "verified in {:.1} s: {} tables, {} rows and {} views, routines, triggers and events are those of the backup",
@@ -276,6 +338,9 @@ impl Job<'_> {
                     compared.rows,
                     compared.objects
                 );
+                if !compared.exact {
+                    println!("{}", present::NAMES_ONLY);
+                }
             }
         }
         let locked_out = accounts::locked_out(&restored.accounts);
@@ -306,172 +371,5 @@ impl Job<'_> {
         };
         bar.bar.finish_and_clear();
         result
-    }
-}
-
-fn print_plan(backup: &str, restore: &Restore, plan: &Plan, json: bool) {
-    let summary = &restore.archive.index.summary;
-    let deferred = plan
-        .tables
-        .iter()
-        .filter(|table| !table.deferred.keys.is_empty())
-        .count();
-    if json {
-        let value = json!({
-            "v": 1,
-            "way": "planb",
-            "backup": backup,
-            "consistent_at": present::rfc3339(summary.consistent_at),
-            "schemas": summary.schemas,
-            "tables": plan.tables.len(),
-            "rows": summary.rows,
-            "raw_bytes": summary.raw_bytes,
-            "keys_built_afterwards": deferred,
-            "repairs": plan.repairs,
-            "accounts": plan.accounts,
-        });
-        println!("{value}");
-        return;
-    }
-    println!(
-        "{backup}, consistent at {}: {} tables, {} rows, {} of SQL, schemas {}",
-        present::time(summary.consistent_at),
-        plan.tables.len(),
-        summary.rows,
-        present::bytes(summary.raw_bytes),
-        summary.schemas.join(", "),
-    );
-    println!(
-        "would be restored to {}:{}, nothing stands against it.",
-        restore.address.host, restore.address.port
-    );
-    println!("secondary keys of {deferred} tables are built after their rows; events arrive disabled.");
-    for repair in &plan.repairs {
-        println!("changed on the way: {repair}");
-    }
-    for account in &plan.accounts {
-        println!("account {account}");
-    }
-}
-
-fn restored_json(backup: &str, restore: &Restore, restored: &Restored, compared: Option<&Comparison>) -> Value {
-    let phases: serde_json::Map<String, Value> = restored
-        .phases
-        .iter()
-        .map(|(phase, took)| (format!("{}_seconds", phase.name()), json!(took.as_secs_f64())))
-        .collect();
-    json!({
-        "v": 1,
-        "way": "planb",
-        "backup": backup,
-        "digest": restore.archive.digest,
-        "consistent_at": present::rfc3339(restore.archive.index.summary.consistent_at),
-        "server": restored.server,
-        "tables": restored.tables,
-        "rows": restored.rows,
-        "raw_bytes": restored.raw_bytes,
-        "stored_bytes": restored.stored_bytes,
-        "duration_seconds": restored.duration.as_secs_f64(),
-        "phases": phases,
-        "repairs": restored.repairs,
-        "sleeping_events": restored.sleeping_events,
-        "accounts": accounts::json(&restored.accounts),
-        "resumed": restored.resumed,
-        "retries": restored.retries,
-        "verified": compared.map(|compared| json!({
-            "tables": compared.tables,
-            "rows": compared.rows,
-            "objects": compared.objects,
-            "duration_seconds": compared.duration.as_secs_f64(),
-            "differences": compared.differences,
-        })),
-        "peak_memory_bytes": super::backup::peak_memory_bytes(),
-    })
-}
-
-fn print_restored(backup: &str, restore: &Restore, restored: &Restored) {
-    let parts: Vec<String> = restored
-        .phases
-        .iter()
-        .map(|(phase, took)| format!("{} {:.1} s", phase.name(), took.as_secs_f64()))
-        .collect();
-    println!(
-        "{backup} is on {}:{} ({}): {} rows in {} tables, {:.1} s ({}){}",
-        restore.address.host,
-        restore.address.port,
-        restored.server,
-        restored.rows,
-        restored.tables,
-        restored.duration.as_secs_f64(),
-        parts.join(", "),
-        if restored.resumed {
-            ", an interrupted restore gone on with"
-        } else {
-            ""
-        },
-    );
-    println!(
-        "data as of {}",
-        present::time(restore.archive.index.summary.consistent_at)
-    );
-    for repair in &restored.repairs {
-        println!("changed on the way: {repair}");
-    }
-    accounts::print(&restored.accounts);
-    if restored.sleeping_events > 0 {
-        println!(
-            "{} events are disabled; when this server takes over: planb restore --enable-events, with --to and --password as here",
-            restored.sleeping_events
-        );
-    }
-}
-
-/// A progress bar on a terminal, nothing elsewhere.
-struct Bar {
-    bar: ProgressBar,
-}
-
-impl Bar {
-    fn new(total: Option<u64>, json: bool) -> Self {
-        let bar = match total {
-            _ if json || !std::io::stderr().is_terminal() => ProgressBar::hidden(),
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::new_spinner(),
-        };
-        // Keys come after the rows, so the estimate is of the rows alone, and says so.
-        let template = match total {
-            Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes}, rows done in about {eta}",
-            None => "{msg} {spinner} {bytes}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Self { bar }
-    }
-
-    fn draw(&self, progress: &Progress) {
-        self.bar.set_position(progress.stored_bytes.load(Relaxed));
-    }
-}
-
-impl Observer for Bar {
-    fn planned(&self, plan: &Plan, resumed: bool) {
-        if resumed {
-            self.bar.println("going on with an interrupted restore");
-        }
-        for repair in &plan.repairs {
-            self.bar.println(format!("changed on the way: {repair}"));
-        }
-    }
-
-    fn entered(&self, phase: Phase) {
-        tracing::debug!(phase = phase.name(), "restoring");
-        self.bar.set_message(match phase {
-            Phase::Schema => "making tables",
-            Phase::Data => "loading rows",
-            Phase::Keys => "building keys",
-            Phase::Programs => "routines, views, triggers, events",
-            Phase::Finishing | Phase::Done => "",
-        });
     }
 }

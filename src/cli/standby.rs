@@ -2,7 +2,7 @@
 
 use super::failure::told;
 use super::{open, target};
-use crate::backup::entry::{Entry, Standing};
+use crate::backup::entry::{Entry, newest_good};
 use crate::backup::verify;
 use crate::config::{Config, Standby};
 use crate::doctor::standby::{self, Judged, Newest};
@@ -116,7 +116,7 @@ async fn source(config: &Config) -> Option<Target> {
 }
 
 async fn judge(config: &Config, entries: &[Entry], target: &Target, wish: &Wish) -> Result<Newest, RestoreError> {
-    let Some(entry) = entries.iter().find(|entry| entry.standing == Standing::Good) else {
+    let Some(entry) = newest_good(entries) else {
         return Ok(Newest::Absent);
     };
     let stores = open::stores_for_a_person(config)

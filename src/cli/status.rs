@@ -2,22 +2,34 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{Common, open, present};
+use super::{Common, follow, open, present};
 use crate::agent::schedule::Cron;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::proof::overdue;
 use crate::backup::rpo::{Newest, RunTimes, worst_case};
 use crate::config::{Config, Schedule};
 
-pub async fn run(common: &Common) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Show the operation that is open as it goes on, until it ends
+    #[arg(long)]
+    follow: bool,
+}
+
+pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
+    if args.follow {
+        return follow::run(common).await;
+    }
     let config = open::config(common)?;
     let stores = open::stores_for_a_person(&config).await?;
     let entries = open::listing(&config, &stores).await?;
     let now = stores.backups.now().await?;
+    let journal = open::journal(&config, &stores).read().await;
     let slow_run = RunTimes::of(&entries).slow();
     let newest_good = Newest::of(&entries);
     let next = newest_good
@@ -42,10 +54,13 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     let unusable: Vec<(&str, &str)> = entries.iter().filter_map(unusable).collect();
     let overdue = overdue(&entries, config.verify.proof_max_age, now);
     if common.json {
+        let (standing, operation) = follow::json(&journal);
         println!(
             "{}",
             json!({
                 "v": 1,
+                "standing": standing,
+                "operation": operation,
                 "service": config.service.name,
                 "site": config.service.site,
                 "rpo": {
@@ -68,6 +83,9 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     }
     println!("service   {} ({})", config.service.name, config.service.site);
     println!("store     {}", stores.backups.describe());
+    for line in follow::lines(&journal) {
+        println!("{line}");
+    }
     println!("{rpo}");
     println!("target    {}", present::duration(config.targets.rpo));
     match worst {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use url::Url;
 
 use super::failure::Failure;
+use crate::config::server::{self, Server};
 use crate::config::{Config, Standby, Tls};
 use crate::mysql::Address;
 use crate::secret::resolver::Resolver;
@@ -117,26 +117,11 @@ async fn named(
     tls_ca: Option<&PathBuf>,
     resolver: &Resolver,
 ) -> Result<Address, Failure> {
-    let wrong = |why: &str| Failure::Usage(format!("--to {to}: {why}; write it as mysql://user@host:3306"));
-    let url = Url::parse(to).map_err(|error| wrong(&error.to_string()))?;
-    if url.scheme() != "mysql" {
-        return Err(wrong("that is not a mysql:// address"));
-    }
-    if url.password().is_some() {
-        return Err(Failure::Usage(
-            "--to must not hold a password: everybody on this machine can read it; name where it is with --password"
-                .to_owned(),
-        ));
-    }
-    if !url.path().trim_matches('/').is_empty() {
-        return Err(wrong("it names a database, and a backup brings its own"));
-    }
-    let host = url.host_str().ok_or_else(|| wrong("it has no host"))?;
-    let host = host.trim_matches(['[', ']']).to_owned();
-    let user = percent_decoded(url.username()).ok_or_else(|| wrong("its user is not text"))?;
-    if user.is_empty() {
-        return Err(wrong("it has no user"));
-    }
+    let Server { host, port, user } = server::parse(to).map_err(|why| {
+        Failure::Usage(format!(
+            "--to: {why}; write it as mysql://user@host:3306, with --password REF"
+        ))
+    })?;
     if tls == Tls::Off && !(host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())) {
         return Err(Failure::Usage(
             "--tls off: only to this machine (127.0.0.1, localhost)".to_owned(),
@@ -147,28 +132,11 @@ async fn named(
     let tls_ca = authority("--tls-ca", tls_ca).await?;
     Ok(Address {
         host,
-        port: url.port().unwrap_or(3306),
+        port,
         user,
         password,
         token_login: false,
         tls,
         tls_ca,
     })
-}
-
-/// `a%40b` is `a@b`.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        if first == b'%' {
-            let hex = std::str::from_utf8(tail.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }

@@ -1,29 +1,19 @@
 //! `planb verify --restore-to`: a real restore into a scratch server, compared table by table, and removed again. What it
 //! finds is the proof that a backup restores.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
+use super::proof::{Trial, prove, trial};
 use super::target::Target;
-use super::verify::{Wanted, newest_good};
+use super::verify::Wanted;
 use super::{Common, open, present};
 use crate::backup::archive::Archive;
-use crate::backup::entry::Entry;
-use crate::backup::ledger;
-use crate::backup::proof::{Finding, Level};
-use crate::backup::verify;
-use crate::mysql::Address;
+use crate::backup::entry::newest_good;
 use crate::restore::RestoreError;
-use crate::restore::compare::{Comparison, compare};
-use crate::restore::ledger::Phase;
-use crate::restore::load::Progress;
-use crate::restore::plan::Plan;
-use crate::restore::run::{Observer, Restore, Restored};
 use crate::secret::resolver::Resolver;
 use crate::store::blob::LocalFile;
 
@@ -44,7 +34,8 @@ pub async fn run(common: &Common, wanted: Wanted, target: &Target) -> Result<(),
         let blob = LocalFile::open(&path).await?;
         let archive = Archive::open(Arc::new(blob)).await.map_err(RestoreError::from)?;
         let name = path.display().to_string();
-        let done = trial(archive, &name, &address).await?;
+        let cancel = CancellationToken::new();
+        let done = interruptible(&cancel, trial(archive, &name, &address, SESSIONS, &cancel)).await?;
         return report(common, &name, &done, None);
     }
     let config = open::config(common)?;
@@ -61,87 +52,27 @@ pub async fn run(common: &Common, wanted: Wanted, target: &Target) -> Result<(),
             stores.backups.describe()
         )));
     };
-    let begun = Instant::now();
-    let opened = verify::open(&stores.backups, entry).await.map_err(RestoreError::from);
-    let done = match opened {
-        Ok(archive) => trial(archive, entry.id.as_str(), &address).await,
-        Err(error) => Err(error),
-    };
-    let level = match &done {
-        Ok(done) if done.compared.differences.is_empty() => Some(Level::Restored {
-            server: done.compared.server.clone(),
-            tables_compared: done.compared.tables as u64,
-            checksums_compared: done.compared.tables as u64,
-        }),
-        // It may be the server's doing: told, and proof of nothing.
-        Ok(_) => None,
-        Err(error) if error.is_damage() => Some(Level::Damaged {
-            place: error.to_string(),
-        }),
-        Err(_) => None,
-    };
-    let mut noted = None;
-    if let Some(level) = level {
-        let finding = Finding {
-            level,
-            blob: entry.blob.clone(),
-            at: stores.backups.now().await?,
-            by: open::by(&config),
-            seconds: begun.elapsed().as_secs_f64(),
-            rows: entry.rows,
-        };
-        noted = Some(note(&config.store.prefix, &stores, entry, &finding).await);
-    }
-    report(common, entry.id.as_str(), &done?, noted)
-}
-
-/// Whether what was found could be written down.
-async fn note(prefix: &str, stores: &open::Stores, entry: &Entry, finding: &Finding) -> bool {
-    match ledger::note(stores.control.as_ref(), prefix, &entry.id, &entry.digest, finding).await {
-        Ok(()) => true,
-        Err(error) => {
-            eprintln!(
-                "planb: warning: what was found could not be written down: {}",
-                told(&error)
-            );
-            false
-        }
-    }
-}
-
-/// A restore that was compared, and is gone again.
-struct Trial {
-    restored: Restored,
-    compared: Comparison,
-}
-
-async fn trial(archive: Archive, backup: &str, address: &Address) -> Result<Trial, RestoreError> {
     let cancel = CancellationToken::new();
-    let restore = Restore {
-        archive,
-        backup: backup.to_owned(),
-        address: address.clone(),
-        definers: BTreeMap::new(),
-        accounts: Vec::new(),
-        sessions: SESSIONS,
-        start_over: false,
-        trial: true,
-        instead_of: BTreeSet::new(),
-    };
-    let progress = Arc::new(Progress::default());
-    let work = async {
-        let restored = restore.run(&progress, &Quiet, &cancel).await?;
-        let compared = compare(&restore.address, &restore.archive, SESSIONS, &cancel).await?;
-        restore.discard(&cancel).await?;
-        Ok(Trial { restored, compared })
-    };
+    let proof = interruptible(&cancel, prove(&config, &stores, entry, &address, SESSIONS, &cancel)).await;
+    if let Some(Err(error)) = &proof.noted {
+        eprintln!(
+            "planb: warning: what was found could not be written down: {}",
+            told(error)
+        );
+    }
+    let noted = proof.noted.map(|noted| noted.is_ok());
+    report(common, entry.id.as_str(), &proof.done?, noted)
+}
+
+/// Carries it to its end, which comes soon once somebody asks.
+async fn interruptible<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let mut interrupted = std::pin::pin!(super::backup::interrupted());
     loop {
         tokio::select! {
             done = &mut work => return done,
             () = &mut interrupted, if !cancel.is_cancelled() => {
-                eprintln!("planb: stopping; what is on the scratch server goes with the next trial there");
+                eprintln!("planb: stopping, and taking off the scratch server what is there by now");
                 cancel.cancel();
             }
         }
@@ -166,6 +97,7 @@ fn report(common: &Common, backup: &str, done: &Trial, noted: Option<bool>) -> R
                 "rows": compared.rows,
                 "tables": compared.tables,
                 "objects": compared.objects,
+                "definitions": if compared.exact { "text" } else { "names" },
                 "restore_seconds": restored.duration.as_secs_f64(),
                 "compare_seconds": compared.duration.as_secs_f64(),
                 "repairs": restored.repairs,
@@ -189,17 +121,12 @@ fn report(common: &Common, backup: &str, done: &Trial, noted: Option<bool>) -> R
             present::bytes(restored.raw_bytes),
             compared.objects
         );
+        if !compared.exact {
+            println!("{}", present::NAMES_ONLY);
+        }
         for repair in &restored.repairs {
             println!("changed on the way: {repair}");
         }
     }
     if sound { Ok(()) } else { Err(Failure::Damaged(message)) }
-}
-
-/// Nobody watches a trial.
-struct Quiet;
-
-impl Observer for Quiet {
-    fn planned(&self, _plan: &Plan, _resumed: bool) {}
-    fn entered(&self, _phase: Phase) {}
 }

@@ -14,7 +14,7 @@ use super::failure::{Failure, told};
 use super::target::Target;
 use super::{Common, open, present, trial};
 use crate::backup::archive::{Archive, ReadError};
-use crate::backup::entry::{BackupId, Entry, SUFFIX, Standing};
+use crate::backup::entry::{BackupId, Entry, SUFFIX, Standing, newest_good};
 use crate::backup::verify::{self, Looked, Verdict};
 use crate::store::blob::LocalFile;
 
@@ -183,11 +183,6 @@ async fn stored(common: &Common, wanted: Option<BackupId>) -> Result<(), Failure
     }
 }
 
-pub(super) fn newest_good(entries: &[Entry]) -> Option<&Entry> {
-    let good = entries.iter().filter(|entry| entry.standing == Standing::Good);
-    good.max_by_key(|entry| (entry.consistent_at, &entry.id))
-}
-
 /// The newest good one that is older than `entry`.
 fn next_older<'a>(entries: &'a [Entry], entry: &Entry) -> Option<&'a Entry> {
     let older = entries.iter().filter(|other| {
@@ -197,7 +192,7 @@ fn next_older<'a>(entries: &'a [Entry], entry: &Entry) -> Option<&'a Entry> {
 }
 
 /// What is newer than the newest good one, and why it is not good.
-fn newer_unusable(entries: &[Entry], good: &Entry) -> Vec<(BackupId, String)> {
+pub(super) fn newer_unusable(entries: &[Entry], good: &Entry) -> Vec<(BackupId, String)> {
     let newer = entries.iter().filter(|entry| entry.consistent_at > good.consistent_at);
     newer.filter_map(unusable).collect()
 }

@@ -3,7 +3,7 @@
 //! Nothing of what stands here reaches a server as SQL of its own: a privilege is one of a list, a name is quoted.
 
 use super::collect::{Document, Section};
-use super::sections::{SERVER_SCHEMAS, account};
+use super::sections::{SERVER_SCHEMAS, account, is_planbs_own};
 use super::{Account, Grant, Standby};
 use crate::secret::SecretRef;
 
@@ -145,7 +145,7 @@ fn grant(text: &str) -> Result<Grant, String> {
         return Err("reaches every schema, the server's own included: name the schema, e.g. ON petclinic.*".into());
     }
     let (schema, rest) = identifier(object).ok_or(form)?;
-    if SERVER_SCHEMAS.contains(&schema.to_ascii_lowercase().as_str()) || schema.eq_ignore_ascii_case("planb") {
+    if SERVER_SCHEMAS.contains(&schema.to_ascii_lowercase().as_str()) || is_planbs_own(&schema) {
         return Err("is on a schema of the server's or of PlanB's: the application has none of them".into());
     }
     let rest = rest.trim_start().strip_prefix('.').ok_or(form)?.trim_start();

@@ -14,10 +14,12 @@ pub mod cadence;
 mod collect;
 pub mod parse;
 mod sections;
+pub mod server;
 mod standby;
 pub mod steps;
 mod store;
 pub mod units;
+mod verify;
 pub mod warnings;
 
 pub use parse::{ConfigError, Problem};
@@ -225,12 +227,23 @@ pub enum VerifySource {
     Always,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verify {
     /// Whether the agent checks the structure of each backup it made. Default: in a directory, yes; in a cloud, no.
     pub structure: bool,
     /// From this age on, the latest proof that a backup was restored and checked is told as old. Default 26 h.
     pub proof_max_age: Duration,
+    /// Where and when the agent restores the newest good backup to prove it. None: it does not.
+    pub restore: Option<Proving>,
+}
+
+/// The agent's routine proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proving {
+    /// A scratch server: `[standby]`, or one that is named in `[verify]`.
+    pub to: Standby,
+    /// Cron text, UTC. Default: each day at 03:00.
+    pub schedule: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

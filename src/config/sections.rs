@@ -9,19 +9,25 @@ use super::collect::{Document, Section};
 use super::steps::Site;
 use super::units::parse_bytes;
 use super::{
-    Backup, Endpoint, Generations, Lock, Login, Place, Removal, Retention, Schedule, Service, Source, Targets, Tls,
-    Verify, VerifySource,
+    Backup, Endpoint, Generations, Lock, Login, Removal, Retention, Schedule, Service, Source, Targets, Tls,
+    VerifySource,
 };
 use crate::secret::SecretRef;
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
-const YEAR: Duration = Duration::from_secs(366 * 86_400);
+pub(super) const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 /// The server's own schemas: never dumped, since another server has its own.
 pub(super) const SERVER_SCHEMAS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+
+/// Whether a schema is PlanB's bookkeeping, or what a restore loads or keeps aside.
+pub(super) fn is_planbs_own(schema: &str) -> bool {
+    let lower = schema.to_ascii_lowercase();
+    lower == "planb" || lower.starts_with("planb_new_") || lower.starts_with("planb_old_")
+}
 
 pub(super) fn service(document: &mut Document<'_>) -> Service {
     let mut section = document.section("service");
@@ -62,6 +68,11 @@ pub(super) fn source(document: &mut Document<'_>) -> Source {
             section.problem(
                 "databases",
                 format!("{name} is the server's own and is never dumped: remove it"),
+            );
+        } else if is_planbs_own(name) {
+            section.problem(
+                "databases",
+                format!("{name} is PlanB's own and is never dumped: remove it"),
             );
         } else if name.is_empty() || name.chars().count() > 64 {
             section.problem("databases", "a database's name has 1 to 64 letters");
@@ -221,18 +232,6 @@ pub(super) fn retention(document: &mut Document<'_>) -> Retention {
         removal: section
             .choice("removal", &[("delete", Removal::Delete), ("tag", Removal::Tag)])
             .unwrap_or(Removal::Delete),
-    }
-}
-
-pub(super) fn verify(document: &mut Document<'_>, place: &Place) -> Verify {
-    let mut section = document.section("verify");
-    Verify {
-        // Reading every backup back out of a cloud costs more than keeping it there.
-        structure: section
-            .flag("structure")
-            .unwrap_or(matches!(place, Place::Directory(_))),
-        // A day, and two hours for a drill that took its time.
-        proof_max_age: section.duration("proof_max_age", MINUTE..=YEAR).unwrap_or(26 * HOUR),
     }
 }
 

@@ -24,6 +24,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
     found.extend(accounts_need_aws(config));
     found.extend(backup(config));
     found.extend(retention(config));
+    found.extend(proofs(config));
     found
 }
 
@@ -192,6 +193,35 @@ fn retention(config: &Config) -> Vec<Warning> {
         found.push(Warning {
             key: "retention.keep_days",
             text: text.into(),
+        });
+    }
+    found
+}
+
+fn proofs(config: &Config) -> Vec<Warning> {
+    let Some(proving) = &config.verify.restore else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let gap = parse_cron(&proving.schedule).ok().and_then(|cron| largest_gap(&cron));
+    if let Some(gap) = gap.filter(|gap| *gap >= config.verify.proof_max_age) {
+        found.push(Warning {
+            key: "verify.restore_schedule",
+            text: format!(
+                "a backup is restored up to {} apart, and verify.proof_max_age = {} calls a proof old before: prove more often, \
+                 or raise the age",
+                format_duration(gap),
+                format_duration(config.verify.proof_max_age)
+            ),
+        });
+    }
+    // That of [standby] is warned about where it stands.
+    if config.standby.as_ref() != Some(&proving.to) && proving.to.password.needs_aws() {
+        found.push(Warning {
+            key: "verify.password",
+            text: "can be had from AWS alone: when AWS is down, no backup is proven. Add a reference that does not need it, e.g. \
+                   azure-keyvault:VAULT/NAME, in front"
+                .into(),
         });
     }
     found

@@ -2,7 +2,7 @@
 //! plan, so that the two never disagree. Pure.
 
 use super::{Finding, Severity};
-use crate::mysql::dialect::Family;
+use crate::restore::parameters;
 use crate::restore::target::Target;
 
 /// What was seen of the standby.
@@ -34,9 +34,6 @@ pub struct Judged {
     /// Bytes of SQL.
     pub raw_bytes: u64,
 }
-
-/// Smaller ones are loaded before a setting could matter.
-const WORTH_TUNING_BYTES: u64 = 1 << 30;
 
 /// Judges the standby.
 pub fn standby(seen: &Standby) -> Vec<Finding> {
@@ -154,7 +151,6 @@ fn of_the_source(source: &Target, target: &Target, is_alone: bool) -> Vec<Findin
 /// Advice: what makes a load faster and may be set back afterwards. Never more than a note.
 fn for_the_load(target: &Target, raw_bytes: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let is = |name: &str, value: &str| target.parameters.get(name).is_some_and(|now| now == value);
     if raw_bytes > 0 {
         findings.push(found(
             Severity::Note,
@@ -165,30 +161,16 @@ fn for_the_load(target: &Target, raw_bytes: u64) -> Vec<Finding> {
             "compare with the server's storage; let it grow by itself where the platform offers that",
         ));
     }
-    if is("innodb_flush_log_at_trx_commit", "1") {
+    for change in parameters::worth_changing(target, raw_bytes) {
+        let how = if change.may_set {
+            "planb restore --tune sets it, and back afterwards"
+        } else {
+            "its account may not set it: change it where the server is configured, and back before it serves"
+        };
         findings.push(found(
             Severity::Note,
-            "innodb_flush_log_at_trx_commit is 1: each transaction of a restore waits for the disk",
-            "2 while restoring, and 1 again before it serves",
-        ));
-    }
-    if target.binlog_on && is("sync_binlog", "1") {
-        findings.push(found(
-            Severity::Note,
-            "sync_binlog is 1: each transaction of a restore waits for the binary log",
-            "0 while restoring where the platform allows it, and 1 again before it serves",
-        ));
-    }
-    let redo = match target.version.family {
-        Family::MySql => "innodb_redo_log_capacity",
-        Family::MariaDb => "innodb_log_file_size",
-    };
-    let redo_bytes = target.parameters.get(redo).and_then(|value| value.parse::<u64>().ok());
-    if let Some(bytes) = redo_bytes.filter(|&bytes| bytes < WORTH_TUNING_BYTES && raw_bytes > WORTH_TUNING_BYTES) {
-        findings.push(found(
-            Severity::Note,
-            format!("{redo} is {bytes} bytes: a restore writes pages twice as often as with more"),
-            format!("{WORTH_TUNING_BYTES} or more (fewer bytes written, hardly less time)"),
+            format!("{} is {}: {}", change.name, change.now, change.why),
+            format!("{} while restoring; {how}", change.during),
         ));
     }
     findings
@@ -221,6 +203,7 @@ mod tests {
             read_only: false,
             parameters: BTreeMap::new(),
             accounts: None,
+            system_users: BTreeSet::new(),
         }
     }
 

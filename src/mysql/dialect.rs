@@ -41,6 +41,24 @@ impl Version {
         })
     }
 
+    /// Reads `MySQL 9.7.0`, as it is displayed.
+    pub fn of_text(text: &str) -> Option<Self> {
+        let (family, number) = text.split_once(' ')?;
+        let family = match family {
+            "MySQL" => Family::MySql,
+            "MariaDB" => Family::MariaDb,
+            _ => return None,
+        };
+        let mut parts = number.split('.').map(str::parse::<u16>);
+        let mut next = || parts.next().and_then(Result::ok);
+        Some(Self {
+            family,
+            major: next()?,
+            minor: next()?,
+            patch: next()?,
+        })
+    }
+
     pub fn at_least(&self, major: u16, minor: u16, patch: u16) -> bool {
         (self.major, self.minor, self.patch) >= (major, minor, patch)
     }

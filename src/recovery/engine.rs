@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
-use tokio::task::{Id, JoinSet};
+use jiff::Timestamp;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,12 +20,19 @@ use super::operation::Operation;
 use super::plan::{Place, Role, Step};
 use super::rules::Rule;
 
+mod tasks;
+
+use tasks::{Finished, Look, Tasks, bound, done, ended, failures};
+
 /// How often the journal is looked at for what other places did.
 const POLL: Duration = Duration::from_secs(1);
 /// Between tries of a step that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// How long a step that was cancelled may take to come to rest, before its process is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Terraform has ten minutes to finish what its cloud began.
+const PATIENCE: Duration = Duration::from_secs(660);
+/// From its timeout on, so long may an effect of a step still happen whose process is gone.
+const LINGERS: Duration = Duration::from_secs(60);
 /// How long a store may be away in the middle of an operation.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -119,18 +126,6 @@ pub struct Engine {
     pub here: Place,
     pub by: By,
     pub cancel: CancellationToken,
-}
-
-/// What a task ended with.
-type Finished = (String, bool, Result<Outcome, StepError>);
-
-/// The tasks of one run.
-struct Tasks {
-    set: JoinSet<Finished>,
-    names: BTreeMap<Id, (String, bool)>,
-    stop: CancellationToken,
-    /// Steps that failed wait until then.
-    pauses: BTreeMap<String, Instant>,
 }
 
 impl Engine {
@@ -471,59 +466,4 @@ impl Engine {
             }
         }
     }
-}
-
-enum Look {
-    Newest,
-    Renewed,
-    Unknown(StepError),
-}
-
-impl Tasks {
-    fn is_pausing(&self, step: &str) -> bool {
-        self.pauses.get(step).is_some_and(|until| *until > Instant::now())
-    }
-
-    fn ended(&mut self, ended: Result<(Id, Finished), tokio::task::JoinError>) -> Finished {
-        match ended {
-            Ok((id, finished)) => {
-                self.names.remove(&id);
-                finished
-            }
-            Err(error) => {
-                let (name, is_back) = self.names.remove(&error.id()).unwrap_or_default();
-                let what = "it ended in a way nobody foresaw; look at the log, then resume";
-                (name, is_back, Err(StepError::permanent(format!("{what} ({error})"))))
-            }
-        }
-    }
-}
-
-fn done(name: &str, is_back: bool, outcome: Outcome) -> Event {
-    let step = name.to_owned();
-    if is_back {
-        let note = outcome.note;
-        Event::TakenBack { step, note }
-    } else {
-        Event::Done { step, outcome }
-    }
-}
-
-/// Until when an effect of the step may still happen after its process is gone.
-fn bound(now: Timestamp, step: &Step) -> Timestamp {
-    let seconds = step.timeout_seconds.saturating_add(PATIENCE.as_secs());
-    let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-    now.saturating_add(seconds).unwrap_or(Timestamp::MAX)
-}
-
-fn ended(position: &Position) -> Option<Ended> {
-    position.state.operation.as_ref()?.ended.map(|(how, _)| how)
-}
-
-fn failures(position: &Position, steps: Vec<String>) -> Vec<(String, String)> {
-    let error = |step: &String| match position.state.open().map(|operation| operation.progress(step)) {
-        Some(super::state::Progress::Failed { error, .. }) => error.clone(),
-        Some(_) | None => String::new(),
-    };
-    steps.into_iter().map(|step| (step.clone(), error(&step))).collect()
 }

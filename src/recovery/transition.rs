@@ -22,7 +22,10 @@ impl Operation {
                 self.accepted.push(accepted.clone());
                 Ok(())
             }
-            Event::Taken => Ok(()),
+            Event::Taken => {
+                self.try_anew();
+                Ok(())
+            }
             Event::Left => {
                 self.leave(run);
                 Ok(())
@@ -45,6 +48,16 @@ impl Operation {
                 Ok(())
             }
             Event::Ended { how, standing: told } => self.end(standing, *how, told, at),
+        }
+    }
+
+    /// Whoever goes on has looked at what failed: it may be tried as often again.
+    fn try_anew(&mut self) {
+        self.tries.clear();
+        for progress in self.steps.values_mut() {
+            if let Progress::Failed { tries, .. } = progress {
+                *tries = 0;
+            }
         }
     }
 

@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::error::RestoreError;
-use super::plan::Plan;
+use super::plan::{Plan, PlannedTable};
+use super::replace::names;
 use super::target::Target;
 use crate::backup::archive::Archive;
 use crate::dump::literal::qualified;
 use crate::mysql::Session;
 
-/// Every table of the plan exists.
-pub async fn tables(session: &mut Session, plan: &Plan, target: &Target) -> Result<(), RestoreError> {
+/// Every table of the plan exists. `is_settled`: under its real name.
+pub async fn tables(session: &mut Session, plan: &Plan, target: &Target, is_settled: bool) -> Result<(), RestoreError> {
+    let schema = |table: &PlannedTable| target.stored(if is_settled { settled(table) } else { &table.schema });
     let rows = session
         .text("SELECT BINARY TABLE_SCHEMA, BINARY TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE <> 'VIEW'")
         .await?;
@@ -18,11 +20,16 @@ pub async fn tables(session: &mut Session, plan: &Plan, target: &Target) -> Resu
     let missing = plan
         .tables
         .iter()
-        .find(|table| !there.contains(&vec![target.stored(&table.schema), target.stored(&table.name)]));
+        .find(|table| !there.contains(&vec![schema(table), target.stored(&table.name)]));
     match missing {
-        Some(table) => Err(RestoreError::Replaced(format!("{}.{}", table.schema, table.name))),
+        Some(table) => Err(RestoreError::Replaced(format!("{}.{}", schema(table), table.name))),
         None => Ok(()),
     }
+}
+
+/// The schema that a table is in once everything has its place.
+fn settled(table: &PlannedTable) -> &str {
+    names::real(&table.schema).unwrap_or(&table.schema)
 }
 
 /// Tables without transactions hold as many rows as they were given: nothing else vouches for those.
@@ -34,12 +41,12 @@ pub async fn rows(session: &mut Session, plan: &Plan, archive: &Archive) -> Resu
             .filter_map(|&number| archive.index.members.get(number))
             .map(|member| member.rows)
             .sum();
-        let sql = format!("SELECT COUNT(*) FROM {}", qualified(&table.schema, &table.name));
+        let sql = format!("SELECT COUNT(*) FROM {}", qualified(settled(table), &table.name));
         let found = session.number(&sql).await?;
         // Whether history counts is MariaDB's secret; there are no such tables without transactions.
         if found != wanted && !table.members.is_empty() {
             return Err(RestoreError::Rows {
-                place: format!("table {}.{}", table.schema, table.name),
+                place: format!("table {}.{}", settled(table), table.name),
                 detail: format!("{found} rows are there of {wanted}; begin anew with --start-over"),
             });
         }

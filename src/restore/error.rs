@@ -25,6 +25,30 @@ pub enum RestoreError {
     )]
     Unfinished(String),
     #[error(
+        "an unfinished restore of {0} stands on the target, which is to replace what is there; go on with it (planb restore {0} \
+         --replace …), or put back what was there (planb restore --roll-back …)"
+    )]
+    UnfinishedReplacing(String),
+    #[error("a restore of {0} is being taken back; let that come to its end first: planb restore --roll-back")]
+    RollingBack(String),
+    #[error(
+        "the restore of {0} that stands on the target was begun without --replace, into a place that was empty; finish it \
+         without, or begin anew with --start-over"
+    )]
+    BegunWithout(String),
+    #[error(
+        "what was loaded is not what the backup says: {}; nothing of what was there is touched; throw away what was loaded with \
+         --roll-back, or begin anew with --start-over",
+        .0.join("; ")
+    )]
+    Different(Vec<String>),
+    /// Somebody holds locks that a swap needs.
+    #[error(
+        "the tables that are to change places are in use{0}; nothing has changed places; stop the application, or wait for it, \
+         and run the same command again"
+    )]
+    InUse(String),
+    #[error(
         "a dump, {0}, was loaded on the target in part, and cannot be gone on with; throw it away and begin anew with --start-over"
     )]
     UnfinishedForeign(String),
@@ -96,6 +120,11 @@ impl RestoreError {
             | Self::Busy
             | Self::Unfinished(_)
             | Self::UnfinishedForeign(_)
+            | Self::UnfinishedReplacing(_)
+            | Self::RollingBack(_)
+            | Self::BegunWithout(_)
+            | Self::Different(_)
+            | Self::InUse(_)
             | Self::Replaced(_)
             | Self::Target(_)
             | Self::Survey(_)
@@ -119,6 +148,11 @@ impl RestoreError {
             | Self::Busy
             | Self::Unfinished(_)
             | Self::UnfinishedForeign(_)
+            | Self::UnfinishedReplacing(_)
+            | Self::RollingBack(_)
+            | Self::BegunWithout(_)
+            | Self::Different(_)
+            | Self::InUse(_)
             | Self::Dump(_)
             | Self::HalfLoaded { .. }
             | Self::Replaced(_)

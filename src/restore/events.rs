@@ -1,6 +1,9 @@
 //! Events that a restore left disabled, enabled when the server takes over.
 
+use tokio_util::sync::CancellationToken;
+
 use super::error::RestoreError;
+use super::hold::take_hold;
 use super::ledger;
 use crate::dump::literal::{identifier, string};
 use crate::mysql::{Address, DbError, Session};
@@ -26,10 +29,12 @@ pub async fn is_there(session: &mut Session, schema: &str, event: &str) -> Resul
 /// Enables the events that a finished restore put to sleep.
 ///
 /// # Errors
-/// The database's; those enabled so far stay so, and the call can be repeated.
+/// The database's, and that a restore is at work; those enabled so far stay so, and the call can be repeated.
 pub async fn wake(address: &Address) -> Result<Woken, RestoreError> {
     let mut session = address.connect().await?;
     let mut bookkeeping = address.connect().await?;
+    // A restore that is at work makes and forgets these events.
+    take_hold(&mut bookkeeping, &CancellationToken::new()).await?;
     let mut woken = Woken::default();
     for (schema, event) in ledger::sleeping(&mut bookkeeping).await? {
         // One whose time has passed goes with being enabled.

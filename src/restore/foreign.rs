@@ -26,9 +26,11 @@ use super::error::RestoreError;
 use super::hold;
 use super::ledger::{self, Phase, Record};
 use super::load::Progress;
+use super::parameters;
 use super::plan::{self, Wish};
 use super::statements::Splitter;
 use super::target::{self, Target};
+use super::tune::Tuning;
 use crate::mysql::{Address, Session};
 
 /// Why a dump cannot be taken for whole.
@@ -58,6 +60,8 @@ pub struct Foreign {
     pub database: Option<String>,
     /// Throw an unfinished restore away first.
     pub start_over: bool,
+    /// Change server parameters for the time of the load, as far as that is allowed.
+    pub tune: bool,
 }
 
 /// What will be done, or was.
@@ -71,13 +75,15 @@ pub struct Loaded {
     pub server: String,
     /// The whole dump was read, and found whole, before the first statement was sent.
     pub checked_first: bool,
+    /// Server parameters: what was changed and set back.
+    pub parameters: Vec<String>,
 }
 
 /// The target as it was found, and what may be done to it.
 struct Ground {
     target: Target,
     wish: Wish,
-    /// Restores that `--start-over` throws away.
+    /// Trials, and restores that `--start-over` throws away.
     unfinished: Vec<Record>,
 }
 
@@ -144,8 +150,14 @@ impl Foreign {
             record: &mut record,
             rows: 0,
         };
+        let mut tuning = Tuning::new(self.tune);
+        // How much will come is not known before its end.
+        tuning
+            .begin(sending.control, &parameters::worth_changing(&ground.target, u64::MAX))
+            .await?;
         let sent = self.send(&mut sending, &ground, progress, cancel).await;
         let rows = sending.rows;
+        let parameters = tuning.end(&self.address, control.id).await;
         let ended = match sent {
             Ok((found, text)) => finish(control, &record)
                 .await
@@ -155,7 +167,7 @@ impl Foreign {
         match ended {
             Ok(loaded) => {
                 session.close().await;
-                Ok(loaded)
+                Ok(Loaded { parameters, ..loaded })
             }
             Err(error) if record.schemas.is_empty() => Err(error),
             Err(error) => Err(RestoreError::HalfLoaded {
@@ -168,10 +180,14 @@ impl Foreign {
     /// Looks at the target.
     async fn ground(&self, session: &mut Session) -> Result<Ground, RestoreError> {
         let mut unfinished = ledger::records(session).await?;
-        unfinished.retain(|record| record.phase != Phase::Done);
+        unfinished.retain(|record| record.trial || record.phase != Phase::Done);
         if !self.start_over
-            && let Some(record) = unfinished.first()
+            && let Some(record) = unfinished.iter().find(|record| !record.trial)
         {
+            return Err(record.as_unfinished());
+        }
+        // Only a roll back knows how to take back what has changed places.
+        if let Some(record) = unfinished.iter().find(|record| record.replaces()) {
             return Err(record.as_unfinished());
         }
         let target = target::survey(session).await?;
@@ -348,6 +364,10 @@ impl Record {
     pub fn as_unfinished(&self) -> RestoreError {
         if self.digest.starts_with(MARK) {
             RestoreError::UnfinishedForeign(self.backup.clone())
+        } else if self.phase == Phase::RollingBack {
+            RestoreError::RollingBack(self.backup.clone())
+        } else if self.replaces() {
+            RestoreError::UnfinishedReplacing(self.backup.clone())
         } else {
             RestoreError::Unfinished(self.backup.clone())
         }
@@ -370,5 +390,6 @@ fn loaded(
         duration: begun.elapsed(),
         server: target.version.to_string(),
         checked_first,
+        parameters: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::replace::names;
 use crate::dump::literal::{identifier, qualified, string};
 use crate::mysql::{DbError, Session};
 
@@ -15,19 +16,28 @@ pub enum Phase {
     Schema,
     Data,
     Keys,
+    /// Of a restore that replaces: what was loaded is compared with the backup.
+    Check,
+    /// Old and new change places.
+    Swap,
     Programs,
     /// Everything is there; the marks are being taken away.
     Finishing,
+    /// What was there is being put back; nothing goes forward any more.
+    RollingBack,
     Done,
 }
 
 impl Phase {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::Schema,
         Self::Data,
         Self::Keys,
+        Self::Check,
+        Self::Swap,
         Self::Programs,
         Self::Finishing,
+        Self::RollingBack,
         Self::Done,
     ];
 
@@ -36,8 +46,11 @@ impl Phase {
             Self::Schema => "schema",
             Self::Data => "data",
             Self::Keys => "keys",
+            Self::Check => "check",
+            Self::Swap => "swap",
             Self::Programs => "programs",
             Self::Finishing => "finishing",
+            Self::RollingBack => "rolling back",
             Self::Done => "done",
         }
     }
@@ -51,10 +64,23 @@ pub struct Record {
     /// As a person knows it.
     pub backup: String,
     pub phase: Phase,
-    /// Schemas that it made, as the target stores their names.
+    /// Schemas that it made, as the target stores their names; `planb_new_…` where they replace others.
     pub schemas: BTreeSet<String>,
     /// Made to be compared and thrown away.
     pub trial: bool,
+}
+
+impl Record {
+    /// Whether it replaces what was there.
+    pub fn replaces(&self) -> bool {
+        self.schemas.iter().any(|schema| names::real(schema).is_some())
+    }
+
+    /// Real names of its schemas.
+    pub fn reals(&self) -> Vec<String> {
+        let real = |schema: &String| names::real(schema).unwrap_or(schema).to_owned();
+        self.schemas.iter().map(real).collect()
+    }
 }
 
 /// Held by the session that restores, for as long as it lives.
@@ -129,23 +155,30 @@ pub async fn records(session: &mut Session) -> Result<Vec<Record>, DbError> {
     let rows = session
         .text("SELECT digest, backup, phase, made, trial FROM planb.restores ORDER BY begun_at")
         .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            let [digest, backup, phase, schemas, trial] = <[String; 5]>::try_from(row).ok()?;
-            Some(Record {
-                digest,
-                backup,
-                phase: Phase::ALL.into_iter().find(|known| known.name() == phase)?,
-                schemas: schemas
-                    .split('\n')
-                    .filter(|name| !name.is_empty())
-                    .map(str::to_owned)
-                    .collect(),
-                trial: trial == "1",
-            })
-        })
-        .collect())
+    let mut records = Vec::new();
+    for row in rows {
+        let Ok([digest, backup, phase, schemas, trial]) = <[String; 5]>::try_from(row) else {
+            continue;
+        };
+        let Some(phase) = Phase::ALL.into_iter().find(|known| known.name() == phase) else {
+            return Err(DbError::Odd {
+                sql: "SELECT phase FROM planb.restores".to_owned(),
+                detail: format!("nobody knows the phase {phase:?}; a newer planb wrote it, use that one"),
+            });
+        };
+        records.push(Record {
+            digest,
+            backup,
+            phase,
+            schemas: schemas
+                .split('\n')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            trial: trial == "1",
+        });
+    }
+    Ok(records)
 }
 
 /// Begins a restore: what the target remembers of an earlier one of the same backup, or of events that slept in its
@@ -166,6 +199,11 @@ pub async fn begin(session: &mut Session, record: &Record, run: &str) -> Result<
 /// One more schema for a restore that learns of them as it goes.
 pub async fn widen(session: &mut Session, record: &Record, schema: &str, run: &str) -> Result<(), DbError> {
     forget_events(session, schema).await?;
+    write(session, record, run).await
+}
+
+/// Takes a restore over, in the phase that `record` has now.
+pub async fn turn(session: &mut Session, record: &Record, run: &str) -> Result<(), DbError> {
     write(session, record, run).await
 }
 
@@ -203,7 +241,8 @@ pub async fn is_mine(session: &mut Session, digest: &str, run: &str) -> Result<b
     Ok(session.scalar(&sql).await? == run)
 }
 
-async fn forget_events(session: &mut Session, schema: &str) -> Result<(), DbError> {
+/// Forgets that events of this schema sleep.
+pub async fn forget_events(session: &mut Session, schema: &str) -> Result<(), DbError> {
     let sql = format!("DELETE FROM planb.sleeping_events WHERE of_schema = {}", string(schema));
     session.execute(sql).await
 }
@@ -282,7 +321,8 @@ pub async fn awake(session: &mut Session, schema: &str, event: &str) -> Result<(
     session.execute(sql).await
 }
 
-async fn is_there(session: &mut Session, table: &str) -> Result<bool, DbError> {
+/// Whether the bookkeeping has this table.
+pub async fn is_there(session: &mut Session, table: &str) -> Result<bool, DbError> {
     let sql = format!(
         "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'planb' AND TABLE_NAME = {}",
         string(table)
@@ -292,7 +332,7 @@ async fn is_there(session: &mut Session, table: &str) -> Result<bool, DbError> {
 
 /// Stands in every schema that a restore made, until it is done: whoever drops the schema and puts other data there drops
 /// this with it, and what is there then is never taken for ours.
-const MARK: &str = "planb_restoring";
+pub const MARK: &str = "planb_restoring";
 
 pub async fn mark(session: &mut Session, schema: &str, digest: &str) -> Result<(), DbError> {
     let table = qualified(schema, MARK);
@@ -312,34 +352,47 @@ pub async fn unmark(session: &mut Session, schema: &str) -> Result<(), DbError> 
         .await
 }
 
-/// Those of the record's schemas that still are what the restore made.
+/// Those of the record's schemas that still are what the restore made; one that has changed places counts under its real
+/// name too.
 pub async fn marked(session: &mut Session, record: &Record) -> Result<BTreeSet<String>, DbError> {
     let mut marked = BTreeSet::new();
     for schema in &record.schemas {
-        let sql = format!(
-            "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = '{MARK}'",
-            string(schema)
-        );
-        if session.scalar(&sql).await? != "1" {
-            continue;
+        let mut is_marked = has_mark(session, schema, &record.digest).await?;
+        if let Some(real) = names::real(schema).filter(|_| !is_marked) {
+            is_marked = has_mark(session, real, &record.digest).await?;
         }
-        let sql = format!(
-            "SELECT COUNT(*) FROM {} WHERE digest = {}",
-            qualified(schema, MARK),
-            string(&record.digest)
-        );
-        if session.scalar(&sql).await? == "1" {
+        if is_marked {
             marked.insert(schema.clone());
         }
     }
     Ok(marked)
 }
 
-/// Takes back what a restore made: its schemas, as far as they still are its own, then its lines.
+/// Whether a schema carries the mark of the restore of this backup.
+pub async fn has_mark(session: &mut Session, schema: &str, digest: &str) -> Result<bool, DbError> {
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = '{MARK}'",
+        string(schema)
+    );
+    if session.scalar(&sql).await? != "1" {
+        return Ok(false);
+    }
+    let sql = format!(
+        "SELECT COUNT(*) FROM {} WHERE digest = {}",
+        qualified(schema, MARK),
+        string(digest)
+    );
+    Ok(session.scalar(&sql).await? == "1")
+}
+
+/// Takes back what a restore made: its schemas, as far as they still are its own, then its lines. Of one that replaces:
+/// only what is aside; see [`super::replace::back`] for one that has changed places.
 pub async fn forget(session: &mut Session, record: &Record) -> Result<(), DbError> {
     session.execute("SET SESSION foreign_key_checks = 0").await?;
-    for schema in marked(session, record).await? {
-        drop_schema(session, &schema).await?;
+    for schema in &record.schemas {
+        if has_mark(session, schema, &record.digest).await? {
+            drop_schema(session, schema).await?;
+        }
     }
     forget_lines(session, record).await
 }
@@ -351,7 +404,8 @@ async fn drop_schema(session: &mut Session, schema: &str) -> Result<(), DbError>
     forget_events(session, schema).await
 }
 
-async fn forget_lines(session: &mut Session, record: &Record) -> Result<(), DbError> {
+/// Forgets a restore.
+pub async fn forget_lines(session: &mut Session, record: &Record) -> Result<(), DbError> {
     for table in ["restored_members", "restores"] {
         let sql = format!("DELETE FROM planb.{table} WHERE digest = {}", string(&record.digest));
         session.execute(sql).await?;

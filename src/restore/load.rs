@@ -192,6 +192,7 @@ impl Loading {
         let record = &self.archive.index.members[number];
         let mut rows = 0;
         for statement in statements(text)? {
+            let statement = self.plan.naming.insert(statement.as_ref(), &record.schema)?;
             for part in parts(statement.as_ref(), self.plan.longest_statement_bytes) {
                 rows += session.change(part).await?;
             }
@@ -274,15 +275,28 @@ fn is_duplicate(error: &DbError) -> bool {
     }
 }
 
+/// Where the rows of an `INSERT` begin: after ` VALUES` and its line break, which a name may hold, too.
+fn rows_at(statement: &[u8]) -> Option<usize> {
+    const VALUES: &[u8] = b" VALUES\n";
+    let mut in_name = false;
+    for (at, &byte) in statement.iter().enumerate() {
+        if byte == b'`' {
+            in_name = !in_name;
+        } else if byte == b' ' && !in_name && statement[at..].starts_with(VALUES) {
+            return Some(at + VALUES.len());
+        }
+    }
+    None
+}
+
 /// A data member's statements. Values hold no line break, so that `;` before one ends a statement; only names may
 /// hold one, and then the text is split the slow way.
 fn statements(text: &[u8]) -> Result<Vec<std::borrow::Cow<'_, [u8]>>, RestoreError> {
     use std::borrow::Cow;
-    const VALUES: &[u8] = b" VALUES\n";
-    let Some(head) = memmem::find(text, VALUES) else {
+    let Some(head) = rows_at(text) else {
         return Ok(Vec::new());
     };
-    if text[..head].contains(&b'\n') {
+    if text[..head - 1].contains(&b'\n') {
         return Ok(Splitter::all(text)?.into_iter().map(Cow::Owned).collect());
     }
     let mut statements = Vec::new();
@@ -298,11 +312,10 @@ fn statements(text: &[u8]) -> Result<Vec<std::borrow::Cow<'_, [u8]>>, RestoreErr
 /// so.
 fn parts(statement: &[u8], longest: usize) -> Vec<std::borrow::Cow<'_, [u8]>> {
     use std::borrow::Cow;
-    const VALUES: &[u8] = b" VALUES\n";
     if statement.len() <= longest {
         return vec![Cow::Borrowed(statement)];
     }
-    let Some(head) = memmem::find(statement, VALUES).map(|at| at + VALUES.len()) else {
+    let Some(head) = rows_at(statement) else {
         return vec![Cow::Borrowed(statement)];
     };
     let rows = &statement[head..];
@@ -339,6 +352,27 @@ mod tests {
         let text = b"INSERT INTO `s`.`t;\nu` (`a`) VALUES\n('x');\n";
         let found = statements(text).expect("complete");
         assert_eq!(found.len(), 1, "a line break in a name ends nothing");
+        let text = b"INSERT INTO `s`.`t`` VALUES\n;\n` (`a VALUES\n`) VALUES\n('x');\nINSERT INTO `s`.`t` (`a`) VALUES\n('y');\n";
+        assert_eq!(
+            statements(text).expect("complete").len(),
+            2,
+            "nor does one after such a word"
+        );
+    }
+
+    #[test]
+    fn a_name_that_says_values_is_no_beginning_of_rows() {
+        let cut: Vec<String> = parts(b"INSERT INTO `t VALUES\n(` (`a`) VALUES\n(1),\n(2)", 40)
+            .iter()
+            .map(|part| String::from_utf8_lossy(part).into_owned())
+            .collect();
+        assert_eq!(
+            cut,
+            [
+                "INSERT INTO `t VALUES\n(` (`a`) VALUES\n(1)",
+                "INSERT INTO `t VALUES\n(` (`a`) VALUES\n(2)"
+            ]
+        );
     }
 
     #[test]

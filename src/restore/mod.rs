@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod after;
+mod build;
 pub mod compare;
 pub mod complete;
 pub mod contents;
@@ -18,12 +19,16 @@ pub mod hold;
 pub mod ledger;
 pub mod load;
 pub mod logins;
+pub mod normal;
+pub mod parameters;
 pub mod plan;
 pub mod programs;
 pub mod repair;
+pub mod replace;
 pub mod run;
 pub mod schema;
 pub mod statements;
 pub mod target;
+pub mod tune;
 
 pub use error::RestoreError;

@@ -4,8 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{self, Account};
-use super::programs::{Item, Owner};
+use super::parameters::{self, Change};
+use super::programs::Item;
+pub use super::programs::Owner;
 use super::repair::{self, Mended, Takes};
+use super::replace::judge::{self, Replacing};
+use super::replace::names::Naming;
+use super::replace::survey::Standing;
 use super::schema::{self, Deferred, Schema};
 use super::target::Target;
 use crate::format::index::{MemberKind, MemberRecord, Summary};
@@ -36,6 +41,8 @@ pub struct Wish {
     pub own_schemas: BTreeSet<String>,
     /// The application's accounts, to be made.
     pub accounts: Vec<Account>,
+    /// What is there is to be replaced, and kept; none: there must be nothing.
+    pub replaces: Option<Standing>,
 }
 
 /// What will be done.
@@ -51,12 +58,18 @@ pub struct Plan {
     pub repairs: Vec<String>,
     /// What becomes of the application's accounts, in words.
     pub accounts: Vec<String>,
+    /// Server parameters that are worth changing for the load.
+    pub parameters: Vec<Change>,
     /// Statements longer than this are sent in parts.
     pub longest_statement_bytes: usize,
+    /// Names of schemas until their rows are in; those of `databases`, `sequences` and `tables` are these.
+    pub naming: Naming,
+    pub replacing: Option<Replacing>,
 }
 
 #[derive(Debug, Clone)]
 pub struct PlannedTable {
+    /// As it is called while it is loaded.
     pub schema: String,
     pub name: String,
     pub deferred: Deferred,
@@ -102,12 +115,14 @@ pub fn judge(backup: Backup<'_>, target: &Target, wish: &Wish) -> (Plan, Vec<Str
         databases: backup.schema.databases.clone(),
         sequences: backup.schema.sequences.clone(),
         accounts: accounts::told(&wish.accounts, target),
+        parameters: parameters::worth_changing(target, backup.summary.raw_bytes),
         longest_statement_bytes: usize::try_from(target.max_allowed_packet_bytes.saturating_sub(STATEMENT_SLACK_BYTES))
             .unwrap_or(usize::MAX)
             .min(BEST_STATEMENT_BYTES),
         ..Plan::default()
     };
     tables(backup, target, &mut plan, &mut problems);
+    plan.repairs.extend(schema::orphaned(backup.schema));
     owners(backup, target, wish, &mut plan, &mut problems);
     if target.version.family == Family::MySql && target.version.at_least(8, 0, 27) {
         plan.settings.push(MYSQL_BUILDING.as_bytes().to_vec());
@@ -123,6 +138,7 @@ pub fn judge(backup: Backup<'_>, target: &Target, wish: &Wish) -> (Plan, Vec<Str
     if target.lower_case_names {
         lower_case(backup, &mut plan, &mut problems);
     }
+    problems.extend(judge::replacing(backup, target, wish, &mut plan));
     (plan, problems)
 }
 
@@ -137,7 +153,7 @@ fn against(backup: Backup<'_>, target: &Target, wish: &Wish) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let source = version_of(&summary.server);
+    let source = Version::of_text(&summary.server);
     match source {
         Some(source) if source.family != target.version.family => problems.push(format!(
             "the backup is of {source} and the target is {}; restore to {}",
@@ -167,9 +183,10 @@ fn against(backup: Backup<'_>, target: &Target, wish: &Wish) -> Vec<String> {
             target.occupied.contains(&stored) && !wish.own_schemas.contains(&stored)
         })
         .collect();
-    if !held.is_empty() {
+    if !held.is_empty() && wish.replaces.is_none() {
         problems.push(format!(
-            "the target already holds {}; restore to an empty server, or drop what is there",
+            "the target already holds {}; restore to an empty server, or replace it, keeping what is there under planb_old_…: \
+             --replace",
             held.join(", ")
         ));
     }
@@ -361,14 +378,25 @@ fn owners(backup: Backup<'_>, target: &Target, wish: &Wish, plan: &mut Plan, pro
     for (definer, owner) in &plan.owners {
         match owner {
             Owner::Mapped(account) => {
-                if *account != target.account && !target.may_set_definer() {
+                let is_own = *account == target.account;
+                if !is_own && !exists(account, target, wish) && !target.may_set_absent_definer() {
+                    problems.push(format!(
+                        "definer {definer} is to become {account}, which does not exist on the target; make it there first, or \
+                         name another one"
+                    ));
+                } else if !is_own && !target.may_set_definer_to(account) {
                     problems.push(format!(
                         "definer {definer} is to become {account}, and account {} may make objects of its own only; map it to \
                          {} instead, or grant SET_ANY_DEFINER",
                         target.account, target.account
                     ));
                 }
-                plan.repairs.push(format!("definer {definer} became {account}"));
+                let known = if is_own || exists(account, target, wish) {
+                    ""
+                } else {
+                    ", which does not exist on the target: what belongs to it fails when used, until it does"
+                };
+                plan.repairs.push(format!("definer {definer} became {account}{known}"));
             }
             Owner::Restorer => plan.repairs.push(format!(
                 "definer {definer} cannot be kept on the target: {}",
@@ -397,7 +425,9 @@ pub fn owner(definer: &str, target: &Target, wish: &Wish) -> Owner {
         return Owner::Mapped(mapped.clone());
     }
     let exists = exists(definer, target, wish);
-    if definer == target.account || (target.may_set_definer() && (exists || target.may_set_absent_definer())) {
+    // A role that is not there is refused, whoever asks.
+    let may_be_absent = definer.contains('@') && target.may_set_absent_definer();
+    if definer == target.account || (target.may_set_definer_to(definer) && (exists || may_be_absent)) {
         Owner::Kept
     } else {
         Owner::Restorer
@@ -460,24 +490,6 @@ fn lower_case(backup: Backup<'_>, plan: &mut Plan, problems: &mut Vec<String>) {
             "{changed} names with capital letters are stored in lower case on the target"
         ));
     }
-}
-
-/// Reads `MySQL 9.7.0` as the index says it.
-fn version_of(server: &str) -> Option<Version> {
-    let (family, number) = server.split_once(' ')?;
-    let family = match family {
-        "MySQL" => Family::MySql,
-        "MariaDB" => Family::MariaDb,
-        _ => return None,
-    };
-    let mut parts = number.split('.').map(str::parse::<u16>);
-    let mut next = || parts.next().and_then(Result::ok);
-    Some(Version {
-        family,
-        major: next()?,
-        minor: next()?,
-        patch: next()?,
-    })
 }
 
 fn family_name(family: Family) -> &'static str {

@@ -266,8 +266,52 @@ impl Program {
         self.kind == Kind::Event && enabled_at(&self.after).or_else(|| enabled_at(&self.before)).is_some()
     }
 
+    /// The text that makes it, without its definer and the clause that lets it run with its caller's rights; and whether it
+    /// does so. For a comparison only: blanks between its parts are not what they were.
+    pub fn without_definer(&self, owner: &Owner) -> (Vec<u8>, bool) {
+        const INVOKER: &[u8] = b"    SQL SECURITY INVOKER\n";
+        let owner = match owner {
+            Owner::Restorer => &Owner::Restorer,
+            Owner::Kept | Owner::Mapped(_) => &Owner::Kept,
+        };
+        let mut own = self.clone();
+        own.definer_line.clear();
+        if !own.after.is_empty() {
+            own.before.push(b' ');
+        }
+        let mut text = own.create_statement(owner);
+        if self.kind == Kind::View {
+            return (words(&text), false);
+        }
+        // Servers print it after other characteristics than those it was written before.
+        let Some(from) = characteristics_at(&text).filter(|_| self.kind.can_be_invoker()) else {
+            return (words(&text), false);
+        };
+        let mut is_invoker = false;
+        let mut at = from;
+        // Characteristics stand on lines of their own, four blanks in; the body does not.
+        while text[at..].starts_with(b"    ") {
+            if text[at..].starts_with(INVOKER) {
+                text.drain(at..at + INVOKER.len());
+                is_invoker = true;
+            } else {
+                at += find(&text[at..], b"\n").map_or(text.len() - at, |end| end + 1);
+            }
+        }
+        (words(&text), is_invoker)
+    }
+
     /// The statement, for its owner on the target. Events come disabled.
     pub fn create_statement(&self, owner: &Owner) -> Vec<u8> {
+        self.statement(owner, true)
+    }
+
+    /// The statement, for its owner; an event that was enabled is so again.
+    pub fn create_awake(&self, owner: &Owner) -> Vec<u8> {
+        self.statement(owner, false)
+    }
+
+    fn statement(&self, owner: &Owner, asleep: bool) -> Vec<u8> {
         let mut sql = self.before.clone();
         let mut after = self.after.clone();
         match owner {
@@ -284,7 +328,7 @@ impl Program {
                 }
             }
         }
-        if self.kind == Kind::Event {
+        if self.kind == Kind::Event && asleep {
             if let Some(at) = enabled_at(&after) {
                 after.splice(at..at + ENABLE.len(), DISABLE.iter().copied());
             } else if let Some(at) = enabled_at(&sql) {
@@ -294,6 +338,14 @@ impl Program {
         sql.extend_from_slice(&after);
         sql
     }
+}
+
+/// The first words of a statement one blank apart, as far as its kind; the rest as it is.
+fn words(text: &[u8]) -> Vec<u8> {
+    let Some(rest) = text.strip_prefix(b"CREATE") else {
+        return text.to_vec();
+    };
+    [b"CREATE ", rest.trim_ascii()].concat()
 }
 
 /// `DEFINER='user'@'host'`

@@ -1,6 +1,8 @@
 //! What a backup's first member creates: settings, schemas, sequences, tables; and what of a table can wait until
 //! its rows are in. Pure.
 
+use std::collections::BTreeSet;
+
 use super::statements::{ScriptError, Splitter};
 
 /// The first member, taken apart.
@@ -181,6 +183,44 @@ fn is_foreign_key(line: &[u8]) -> bool {
         && after_name(line).is_some_and(|rest| rest.trim_ascii_start().starts_with(b"FOREIGN KEY"))
 }
 
+/// Foreign keys whose parent is not in the backup, in words. Servers take them while they check none, and then refuse every
+/// row of the child until the parent is there.
+pub fn orphaned(schema: &Schema) -> Vec<String> {
+    let known: BTreeSet<(String, String)> = schema
+        .tables
+        .iter()
+        .map(|table| (table.schema.to_lowercase(), table.name.to_lowercase()))
+        .collect();
+    let mut told = Vec::new();
+    for table in &schema.tables {
+        for key in defer(&table.create, false).foreign_keys {
+            let Some((parent_schema, parent)) = parent(&key, &table.schema) else {
+                continue;
+            };
+            if !known.contains(&(parent_schema.to_lowercase(), parent.to_lowercase())) {
+                told.push(format!(
+                    "{}.{}: a foreign key refers to {parent_schema}.{parent}, which is not in the backup: no row can be written \
+                     there until that table is, too",
+                    table.schema, table.name
+                ));
+            }
+        }
+    }
+    told
+}
+
+/// The table that a foreign key refers to; `schema` is its own, where none is named.
+fn parent(key: &[u8], schema: &str) -> Option<(String, String)> {
+    const REFERENCES: &[u8] = b" REFERENCES ";
+    let masked = super::repair::masked(key);
+    let at = memchr::memmem::find(&masked, REFERENCES)? + REFERENCES.len();
+    let (first, rest) = identifier(&key[at..])?;
+    match rest.strip_prefix(b".").and_then(identifier) {
+        Some((name, _)) => Some((first, name)),
+        None => Some((schema.to_owned(), first)),
+    }
+}
+
 /// Lines of a definition; a line break inside quotes (a name may hold one) ends none.
 pub fn lines(text: &[u8]) -> Vec<&[u8]> {
     let mut lines = Vec::new();
@@ -257,6 +297,17 @@ mod tests {
             deferred.foreign_keys,
             [b"CONSTRAINT `fk` FOREIGN KEY (`n`) REFERENCES `p` (`id`)".to_vec()]
         );
+    }
+
+    #[test]
+    fn a_foreign_key_to_what_is_not_there_is_told() {
+        let schema = Schema::parse(
+            b"USE `s`;\nCREATE TABLE `p` (\n  `id` int\n) ENGINE=InnoDB;\nCREATE TABLE `c` (\n  `a` int,\n  CONSTRAINT `x REFERENCES y` FOREIGN \
+              KEY (`a`) REFERENCES `P` (`id`),\n  CONSTRAINT `y` FOREIGN KEY (`a`) REFERENCES `away`.`p` (`id`)\n) ENGINE=InnoDB;\n",
+        )
+        .expect("a schema");
+        let told = orphaned(&schema);
+        assert!(told.len() == 1 && told[0].contains("refers to away.p"), "{told:?}");
     }
 
     #[test]

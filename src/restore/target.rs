@@ -35,8 +35,10 @@ pub struct Target {
     pub read_only: bool,
     /// Variables that decide how long a load takes, as the server writes them; those it has.
     pub parameters: BTreeMap<String, String>,
-    /// `user@host`; none where the account may not look.
+    /// `user@host`, roles by their name alone; none where the account may not look.
     pub accounts: Option<BTreeSet<String>>,
+    /// Those among them with SYSTEM_USER, to whom only their like may give objects.
+    pub system_users: BTreeSet<String>,
 }
 
 impl Target {
@@ -52,6 +54,12 @@ impl Target {
         ["SUPER", "SET_ANY_DEFINER", "SET_USER_ID", "SET USER"]
             .iter()
             .any(|privilege| self.grants.global(privilege))
+    }
+
+    /// Whether the account may make objects that belong to this one.
+    pub fn may_set_definer_to(&self, definer: &str) -> bool {
+        let is_guarded = self.system_users.contains(definer) && !self.grants.global("SYSTEM_USER");
+        self.may_set_definer() && !is_guarded
     }
 
     /// Whether the definer may be an account that does not exist.
@@ -123,10 +131,25 @@ pub async fn survey(session: &mut Session) -> Result<Target, AttemptError> {
         .await?
         .into_iter()
         .collect();
-    let accounts = match lists(session, "SELECT CONCAT(User, '@', Host) FROM mysql.user").await {
+    let roles = match dialect.version.family {
+        Family::MySql => "SELECT CONCAT(User, '@', Host) FROM mysql.user",
+        Family::MariaDb => "SELECT IF(is_role = 'Y', User, CONCAT(User, '@', Host)) FROM mysql.user",
+    };
+    let accounts = match lists(session, roles).await {
         Ok(accounts) => Some(accounts.into_iter().collect()),
         Err(DbError::Denied { .. }) => None,
         Err(error) => return Err(error.into()),
+    };
+    let system_users = match dialect.version.family {
+        // Shows others' only to who may see them.
+        Family::MySql => lists(
+            session,
+            "SELECT REPLACE(GRANTEE, '\\'', '') FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SYSTEM_USER'",
+        )
+        .await?
+        .into_iter()
+        .collect(),
+        Family::MariaDb => BTreeSet::new(),
     };
     Ok(Target {
         version: dialect.version,
@@ -151,6 +174,7 @@ pub async fn survey(session: &mut Session) -> Result<Target, AttemptError> {
             .unwrap_or(16 << 20),
         parameters: variables,
         accounts,
+        system_users,
     })
 }
 

@@ -17,7 +17,7 @@ use crate::restore::compare::compare;
 use crate::restore::ledger::{self, Phase};
 use crate::restore::load::Progress;
 use crate::restore::logins::{self, Login};
-use crate::restore::plan::Plan;
+use crate::restore::plan::{Plan, Wish};
 use crate::restore::run::{Observer, Restore};
 use crate::restore::{RestoreError, events, target};
 
@@ -92,17 +92,31 @@ impl Executor {
         if self.is_restored(&address, &archive.digest).await? {
             return Ok(done(true, format!("{} stands there already", chosen.id)));
         }
+        // At home the accounts are there, and locked; they stay as they are until it opens.
+        let accounts = match server.site {
+            Site::Standby => self.application().await?,
+            Site::Primary => Vec::new(),
+        };
         let restore = Restore {
+            replace: self.holds_something(&address, &archive).await?,
             archive,
             backup: chosen.id.clone(),
             address: address.clone(),
             definers: BTreeMap::new(),
-            accounts: self.application().await?,
+            accounts,
             sessions: SESSIONS,
             start_over: false,
             trial: false,
+            tune: false,
             instead_of: self.unfinished(&address, &chosen.digest).await?,
         };
+        if restore.replace && server.site == Site::Standby {
+            // What an earlier rehearsal replaced there was a backup, too.
+            match restore.drop_old(&task.cancel).await {
+                Ok(_) | Err(RestoreError::Refused(_) | RestoreError::Unfinished(_)) => {}
+                Err(error) => return Err(restore_error(error)),
+            }
+        }
         let progress = Arc::new(Progress::default());
         let watching = Told {
             executor: self,
@@ -140,7 +154,11 @@ impl Executor {
     pub(super) async fn verify(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
         let address = self.address(task, server).await?;
         let (archive, chosen) = self.archive(task).await?;
-        let compared = compare(&address, &archive, SESSIONS, &task.cancel)
+        let wish = Wish {
+            accounts: self.application().await?,
+            ..Wish::default()
+        };
+        let compared = compare(&address, &archive, &wish, SESSIONS, &task.cancel)
             .await
             .map_err(restore_error)?;
         if compared.differences.is_empty() {
@@ -211,7 +229,14 @@ impl Executor {
         let accounts = self.application().await?;
         let mut session = address.connect().await.map_err(db_error)?;
         mark(&mut session, task).await?;
-        set_locked(&mut session, &accounts, false).await?;
+        let lifted = match server.site {
+            // What a fence locked there is unlocked, and nothing else.
+            Site::Primary => Some(self.lift(task, server).await?),
+            Site::Standby => {
+                set_locked(&mut session, &accounts, false).await?;
+                None
+            }
+        };
         session.close().await;
         let woken = events::wake(&address).await.map_err(restore_error)?;
         let gone = match woken.gone.len() {
@@ -219,11 +244,14 @@ impl Executor {
             _ => format!("; gone since: {}", woken.gone.join(", ")),
         };
         Ok(Outcome {
-            note: format!(
-                "{} accounts unlocked, {} events enabled{gone}",
-                accounts.len(),
-                woken.enabled
-            ),
+            note: match lifted {
+                Some(lifted) => format!("{lifted}, {} events enabled{gone}", woken.enabled),
+                None => format!(
+                    "{} accounts unlocked, {} events enabled{gone}",
+                    accounts.len(),
+                    woken.enabled
+                ),
+            },
             ..Outcome::default()
         })
     }
@@ -254,6 +282,27 @@ impl Executor {
         session.close().await;
         let latest = records.iter().rfind(|record| !record.trial);
         Ok(latest.is_some_and(|record| record.digest == digest && record.phase == Phase::Done))
+    }
+
+    /// Whether any of the backup's schemas holds anything already, of a restore that was finished or of somebody else.
+    async fn holds_something(&self, address: &Address, archive: &Archive) -> Result<bool, StepError> {
+        let mut session = address.connect().await.map_err(db_error)?;
+        let target = target::survey(&mut session)
+            .await
+            .map_err(|error| restore_error(error.into()))?;
+        let records = ledger::records(&mut session).await.map_err(db_error)?;
+        session.close().await;
+        let unfinished: BTreeSet<&String> = records
+            .iter()
+            // A trial is thrown away by whoever restores.
+            .filter(|record| record.trial || record.phase != Phase::Done)
+            .flat_map(|record| &record.schemas)
+            .collect();
+        let schemas = &archive.index.summary.schemas;
+        Ok(schemas
+            .iter()
+            .map(|schema| target.stored(schema))
+            .any(|schema| target.occupied.contains(&schema) && !unfinished.contains(&schema)))
     }
 
     /// What an earlier restore of another backup left half done is in the way, and of no use.

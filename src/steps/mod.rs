@@ -21,8 +21,10 @@ use crate::store::BlobStore;
 mod backups;
 mod command;
 mod database;
+mod fence;
 mod http;
 pub mod plan;
+mod terraform;
 pub mod values;
 
 use values::{Rendered, render};
@@ -56,19 +58,26 @@ impl Hands for Executor {
             Kind::Http(http) => self.http(task, http).await,
             Kind::Command(command) => self.command(task, command).await,
             Kind::Manual { text } => manual(task, text),
-            Kind::Terraform(_)
-            | Kind::Fence(_)
-            | Kind::Unfence(_)
-            | Kind::Manifests(_)
-            | Kind::MaintenancePage { .. }
-            | Kind::Traffic(_)
-            | Kind::PrimaryReady(_) => Err(StepError::permanent("not there yet")),
+            Kind::Fence(server) => self.fence(task, server).await,
+            Kind::Unfence(server) => {
+                let note = self.lift(task, server).await?;
+                Ok(Outcome {
+                    note,
+                    ..Outcome::default()
+                })
+            }
+            Kind::Terraform(terraform) => self.terraform(task, terraform).await,
+            Kind::Manifests(_) | Kind::MaintenancePage { .. } | Kind::Traffic(_) | Kind::PrimaryReady(_) => {
+                Err(StepError::permanent("not there yet"))
+            }
         }
     }
 
     async fn take_back(&self, task: &Task) -> Result<String, StepError> {
         match &self.written(task)?.kind {
             Kind::Command(command) => self.undo_command(task, command).await,
+            Kind::Fence(server) => self.lift(task, server).await,
+            Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
             _ => Ok("nothing had to be taken back".to_owned()),
         }
     }
@@ -109,7 +118,7 @@ impl Executor {
     }
 
     async fn render(&self, text: &str, task: &Task) -> Result<Rendered, StepError> {
-        render(text, task, &[])
+        render(text, task, &self.sensitive(text, task).await?)
     }
 
     /// Every backup with what was found out about it, newest first.

@@ -35,26 +35,27 @@ pub fn made() -> [&'static Made; 2] {
         server.load_file(&fixture(fixture_name));
         let planb = Planb::new(&server, &reader(&server, &[]));
         let path = planb.backup(&[]);
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        let bytes = Bytes::from(std::fs::read(path).expect("a backup"));
-        let (index, _) = block_on(planb::backup::archive::read_index(&Held(bytes.clone()))).expect("an index");
-        println!(
-            "{}: {} bytes, {} members",
-            server.version(),
-            bytes.len(),
-            index.members.len()
-        );
-        Made {
-            flavor,
-            id: BackupId::of_blob("", &name).expect("an id"),
-            bytes,
-            index,
-        }
+        println!("{}", server.version());
+        of_file(flavor, &path)
     };
     [
         MADE[0].get_or_init(|| one(Flavor::MySql, "hard-mysql.sql")),
         MADE[1].get_or_init(|| one(Flavor::MariaDb, "hard-mariadb.sql")),
     ]
+}
+
+/// A backup that somebody else made.
+pub fn of_file(flavor: Flavor, path: &std::path::Path) -> Made {
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    let bytes = Bytes::from(std::fs::read(path).expect("a backup"));
+    let (index, _) = block_on(planb::backup::archive::read_index(&Held(bytes.clone()))).expect("an index");
+    println!("{} bytes, {} members", bytes.len(), index.members.len());
+    Made {
+        flavor,
+        id: BackupId::of_blob("", &name).expect("an id"),
+        bytes,
+        index,
+    }
 }
 
 impl Made {

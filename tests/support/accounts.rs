@@ -86,6 +86,15 @@ pub fn azure_like_admin(server: &Endpoint) -> (String, String) {
     (user, PASSWORD.to_owned())
 }
 
+/// An account that may do everything, with the password of [`super::PASSWORD`]; its address.
+pub fn restorer(target: &Endpoint) -> String {
+    target.sql(&format!(
+        "CREATE USER restorer@'%' IDENTIFIED BY '{}'; GRANT ALL ON *.* TO restorer@'%' WITH GRANT OPTION",
+        super::planb::PASSWORD
+    ));
+    format!("mysql://restorer@127.0.0.1:{}", target.port)
+}
+
 fn create_user(server: &Endpoint, prefix: &str) -> String {
     let user = unique_schema(prefix);
     // In ANSI_QUOTES-proof spelling: a quote is doubled inside single quotes.

@@ -9,8 +9,10 @@
 
 pub mod accounts;
 pub mod census;
+pub mod cut;
 pub mod old;
 pub mod planb;
+pub mod restores;
 pub mod runner;
 pub mod server;
 pub mod strict_moto;
@@ -19,8 +21,11 @@ pub mod tls;
 use std::path::PathBuf;
 use std::process::Command;
 
-pub use accounts::{AZURE_LIKE_ARGS, azure_like_admin, rds_heartbeat, rds_like_account, rds_like_account_without};
+pub use accounts::{
+    AZURE_LIKE_ARGS, azure_like_admin, rds_heartbeat, rds_like_account, rds_like_account_without, restorer,
+};
 pub use census::{assert_same, census};
+pub use cut::{Cut, When};
 pub use old::old_backup;
 pub use planb::{PASSWORD, Planb, reader};
 pub use runner::{GatedStore, Told, runner, wanted};

@@ -106,7 +106,8 @@ impl State {
             .into_iter()
             .flatten()
             .chain(chores)
-            .chain(deadlines);
+            .chain(deadlines)
+            .chain(self.proving.until_next(at));
         // A little at least: a wait that rounds to nothing must not spin.
         waits
             .min()

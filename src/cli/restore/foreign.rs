@@ -18,6 +18,13 @@ impl Job<'_> {
                 "--verify: a dump that is not PlanB's holds nothing to compare with; leave it out".to_owned(),
             ));
         }
+        if self.args.replace {
+            return Err(Failure::Usage(
+                "--replace: with a backup of PlanB only, whose tables can be compared before anything is replaced; load the dump into \
+                 an empty server"
+                    .to_owned(),
+            ));
+        }
         if self.args.accounts {
             return Err(Failure::Usage(
                 "--accounts: made with a backup of PlanB only; leave it out, and make them by hand".to_owned(),
@@ -31,6 +38,7 @@ impl Job<'_> {
             definers: self.definers.clone(),
             database: self.args.database.clone(),
             start_over: self.args.start_over,
+            tune: self.args.tune,
         };
         let progress = Progress::default();
         if self.args.plan {
@@ -47,6 +55,7 @@ impl Job<'_> {
             value["server"] = json!(loaded.server);
             value["rows"] = json!(loaded.rows);
             value["duration_seconds"] = json!(loaded.duration.as_secs_f64());
+            value["parameters"] = json!(loaded.parameters);
             value["checked_first"] = json!(loaded.checked_first);
             value["peak_memory_bytes"] = json!(crate::cli::backup::peak_memory_bytes());
             println!("{value}");
@@ -112,6 +121,9 @@ fn print_loaded(load: &Foreign, loaded: &Loaded) {
     );
     println!("a dump that is not PlanB's: its last line was seen; whether every row is there, it does not say");
     print_changes(loaded);
+    for parameter in &loaded.parameters {
+        println!("parameter {parameter}");
+    }
     if loaded.found.sleeping_events > 0 {
         println!(
             "{} events are disabled; when this server takes over: planb restore --enable-events --to … --password …",

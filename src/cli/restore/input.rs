@@ -10,6 +10,8 @@ use crate::cli::{Common, open};
 use crate::config::Config;
 use crate::format::trailer::{TRAILER_BYTES, Trailer, TrailerError};
 use crate::restore::foreign::text::Source;
+use crate::secret::SecretRef;
+use crate::secret::resolver::Resolver;
 use crate::store::StoreError;
 use crate::store::blob::{Blob, LocalFile, StoredBlob};
 use crate::store::https::{HttpsBlob, shown};
@@ -34,6 +36,18 @@ pub async fn find(common: &Common, argument: Option<&str>) -> Result<(Input, Opt
         let source = Source::StandardInput;
         let name = "standard input".to_owned();
         return Ok((Input::Foreign { source, name }, None));
+    }
+    // A link with a token in it, named rather than written: everybody on the machine can read a command line.
+    if let Ok(reference) = SecretRef::parse(argument) {
+        let named = Resolver::new(None).resolve(&reference).await?;
+        let Some(url) = link(named.expose().trim())? else {
+            return Err(Failure::Usage(format!(
+                "what {argument} names is no link; put one that begins with https:// there"
+            )));
+        };
+        let name = shown(&url);
+        let blob = Arc::new(HttpsBlob::open(url).await?);
+        return Ok((sorted(blob, name, false).await?, None));
     }
     if let Some(url) = link(argument)? {
         let name = shown(&url);

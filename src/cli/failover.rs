@@ -1,0 +1,303 @@
+//! `planb failover`: the service comes up in the other cloud.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::operation::{Desk, Opening, OperationArgs, confirm, loss, refuse, standing_json, standing_line, unanswered};
+use super::screen::Screen;
+use super::{Common, open, present};
+use crate::backup::entry::{Entry, Standing};
+use crate::recovery::engine::Rest;
+use crate::recovery::journal::Position;
+use crate::recovery::plan::{Aim, Place, Plan};
+use crate::recovery::rules::{Answer, Candidate, Facts, Limits, Refusal, against};
+use crate::secret::resolver::Resolver;
+use crate::source::login::Finder;
+use crate::steps;
+
+/// A primary that does not answer within this is taken for gone.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Stage 1 provisions what stands always. Stage 2 brings the database up and restores the newest good backup into it.\n\
+    Stage 3 brings the whole service up, fences the primary, opens the standby, and moves traffic.\n\n\
+    First: planb failover --stage 2 --plan. Every step is journaled in the store; whatever stops it, --resume goes on, from\n\
+    any machine. Until the commit point --abandon takes everything back; after it, only forward.\n\n\
+    Exit 3: a safety rule stands against it (each is named, and says how to answer for it). Exit 4: stopped part-way.\n\n\
+    Examples:\n  planb failover --stage 2\n  planb failover --stage 3 --accept primary-healthy=\"login works, every query hangs\"\n  \
+    planb failover --stage 3 --planned\n  planb failover --resume\n  planb failover --abandon"
+)]
+pub struct FailoverArgs {
+    /// How far: 1 (what stands always), 2 (database), 3 (the whole service, and traffic)
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3), required_unless_present_any = ["resume", "abandon", "approve"])]
+    stage: Option<u8>,
+    /// The primary is well: fence it first, take a last backup, and lose nothing
+    #[arg(long)]
+    planned: bool,
+    /// Restore this backup rather than the newest good one (after a logical corruption, say)
+    #[arg(long, value_name = "ID", conflicts_with = "at")]
+    backup: Option<String>,
+    /// Restore the newest good backup that is not younger than this (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    #[command(flatten)]
+    operation: OperationArgs,
+}
+
+pub async fn run(common: &Common, args: &FailoverArgs) -> Result<(), Failure> {
+    let config = open::config(common)?;
+    let by = args.operation.by(format!("{:016x}", rand::random::<u64>()));
+    let accepted = args.operation.accepted(&by.who)?;
+    let mut desk = Desk::open(common, config, by, Place::Operator).await?;
+    if args.operation.plan {
+        let position = desk.position(&accepted).await?;
+        return show(&desk, args, &position).await;
+    }
+    desk.take_lease(args.operation.is_about_an_open_one()).await?;
+    let done = act(&desk, args, accepted).await;
+    desk.give_lease_back().await;
+    let (rest, position) = done?;
+    desk.report(&rest, &position)
+}
+
+async fn act(
+    desk: &Desk,
+    args: &FailoverArgs,
+    accepted: Vec<crate::recovery::event::Accepted>,
+) -> Result<(Rest, Position), Failure> {
+    let position = desk.position(&accepted).await?;
+    let screen = Arc::new(Screen::new(desk.json));
+    if args.operation.is_about_an_open_one() {
+        let position = desk.take_up(position, &args.operation, accepted).await?;
+        return desk.go_on(position, &screen).await;
+    }
+    let look = look(desk, args, &position).await?;
+    if !desk.json {
+        for line in look.lines() {
+            eprintln!("{line}");
+        }
+    }
+    refuse(&unanswered(look.refusals.clone(), &accepted))?;
+    confirm(&args.operation, &desk.config, desk.json)?;
+    let facts = look.facts();
+    let opening = Opening {
+        aim: look.aim,
+        plan: look.plan,
+        backup: look.chosen.map(|candidate| candidate.backup),
+        pinned: args.backup.is_some() || args.at.is_some(),
+        facts,
+        accepted,
+    };
+    let position = desk.begin(&position, opening).await?;
+    desk.go_on(position, &screen).await
+}
+
+/// Everything that is known before anything is done.
+struct Look {
+    aim: Aim,
+    plan: Plan,
+    primary: Option<Answer>,
+    chosen: Option<Candidate>,
+    proven_at: Option<Timestamp>,
+    refusals: Vec<Refusal>,
+    now: Timestamp,
+}
+
+impl Look {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        match &self.primary {
+            Some(Answer::Healthy(what)) => lines.push(format!("primary   answers: {what}")),
+            Some(Answer::Gone(why)) => lines.push(format!("primary   does not answer from here: {why}")),
+            None => {}
+        }
+        if let Some(candidate) = &self.chosen {
+            lines.push(format!("backup    {}", candidate.backup.id));
+            lines.push(match self.aim {
+                Aim::Failover { planned: true, .. } => {
+                    "loss      none: the primary is fenced first, and a last backup taken".to_owned()
+                }
+                _ => format!("loss      {}", loss(&candidate.backup, self.now)),
+            });
+        }
+        if let Some(at) = self.proven_at {
+            lines.push(format!(
+                "proof     a backup was last restored and checked {}",
+                present::age(at, self.now)
+            ));
+        }
+        lines
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        let lines = self.lines();
+        lines
+            .iter()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+            .collect()
+    }
+}
+
+async fn look(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<Look, Failure> {
+    let config = &desk.config;
+    let aim = Aim::Failover {
+        stage: args.stage.unwrap_or(2),
+        planned: args.planned,
+    };
+    let plan = steps::plan::plan(&config.failover_steps).for_aim(aim);
+    if plan.steps.is_empty() {
+        return Err(Failure::Usage(format!(
+            "the configuration has no [[failover_steps]] for stage {}; config/lab.toml is an example",
+            args.stage.unwrap_or(2)
+        )));
+    }
+    let now = desk.stores.backups.now().await?;
+    let needs_data = args.stage.unwrap_or(2) > 1;
+    let entries = open::listing(config, &desk.stores).await?;
+    let chosen = if needs_data { candidate(&entries, args)? } else { None };
+    let primary = if needs_data {
+        Some(ask_primary(desk).await)
+    } else {
+        None
+    };
+    let proven_at = entries.iter().filter_map(|entry| entry.proven_at).max();
+    let facts = Facts {
+        primary: primary.clone(),
+        chosen: chosen.clone(),
+        proven_at,
+        now,
+    };
+    let limits = Limits {
+        max_loss: config.failover.max_loss,
+        proof_max_age: config.verify.proof_max_age,
+    };
+    Ok(Look {
+        aim,
+        plan,
+        primary,
+        chosen,
+        proven_at,
+        refusals: against(aim, &position.state, &facts, &limits),
+        now,
+    })
+}
+
+/// The backup that would be restored.
+fn candidate(entries: &[Entry], args: &FailoverArgs) -> Result<Option<Candidate>, Failure> {
+    let of = |entry: &Entry, was_named| Candidate {
+        backup: steps::chosen(entry),
+        is_orphan: entry.standing == Standing::Orphan,
+        was_named,
+    };
+    if let Some(id) = &args.backup {
+        let entry = entries.iter().find(|entry| entry.id.as_str() == id);
+        let entry =
+            entry.ok_or_else(|| Failure::Usage(format!("there is no backup {id}; planb backups lists them")))?;
+        if let Standing::Unusable(why) = &entry.standing {
+            return Err(Failure::Damaged(format!("{id} cannot be restored: {why}")));
+        }
+        return Ok(Some(of(entry, true)));
+    }
+    let until = match &args.at {
+        Some(text) => {
+            let at = text.parse::<Timestamp>();
+            Some(at.map_err(|_| Failure::Usage(format!("--at {text}: write it as 2026-11-21T03:00:00Z")))?)
+        }
+        None => None,
+    };
+    let good = entries
+        .iter()
+        .filter(|entry| entry.standing == Standing::Good && until.is_none_or(|until| entry.consistent_at <= until));
+    Ok(good
+        .max_by_key(|entry| entry.consistent_at)
+        .map(|entry| of(entry, until.is_some())))
+}
+
+/// A login and a query, as the account that takes backups.
+async fn ask_primary(desk: &Desk) -> Answer {
+    let finder = Finder::new(desk.config.source.clone(), Resolver::for_config(&desk.config));
+    let asked = async {
+        let address = finder.address().await.map_err(|error| error.to_string())?;
+        let mut session = address.connect().await.map_err(|error| error.to_string())?;
+        let version = session
+            .scalar("SELECT VERSION()")
+            .await
+            .map_err(|error| error.to_string())?;
+        session.close().await;
+        Ok::<String, String>(format!("{}:{}, {version}", address.host, address.port))
+    };
+    match tokio::time::timeout(ANSWERS_WITHIN, asked).await {
+        Ok(Ok(what)) => Answer::Healthy(what),
+        Ok(Err(why)) => Answer::Gone(why),
+        Err(_) => Answer::Gone(format!("no answer within {} s", ANSWERS_WITHIN.as_secs())),
+    }
+}
+
+/// `--plan`
+async fn show(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<(), Failure> {
+    let look = look(desk, args, position).await?;
+    let (entries, _) = desk.journal.history().await?;
+    let minutes = super::history::usual(&entries);
+    if desk.json {
+        let steps: Vec<_> = look
+            .plan
+            .steps
+            .iter()
+            .map(|step| {
+                json!({
+                    "name": step.name, "kind": step.kind, "stage": step.stage, "at": step.at.name(), "needs": step.needs,
+                    "timeout_seconds": step.timeout_seconds, "expected_seconds": minutes.get(&step.name),
+                })
+            })
+            .collect();
+        println!(
+            "{}",
+            json!({
+                "v": 1, "command": look.aim.command(), "standing": standing_json(position), "facts": look.facts(), "steps": steps,
+                "refused": look.refusals.iter().map(|refusal| json!({
+                    "rule": refusal.rule.name(), "why": refusal.why, "can_be_accepted": refusal.rule.can_be_waived(),
+                })).collect::<Vec<_>>(),
+            })
+        );
+        return Ok(());
+    }
+    println!(
+        "{}: this is what it would do; nothing was touched.\n",
+        look.aim.command()
+    );
+    println!("now       {}", standing_line(position));
+    for line in look.lines() {
+        println!("{line}");
+    }
+    println!();
+    print!("{}", super::history::table(&look.plan, position, &minutes));
+    let longest = super::history::longest(&look.plan, &minutes);
+    match longest {
+        Some(seconds) => println!(
+            "\nabout {} in all, going by earlier runs (target: {})",
+            present::duration(Duration::from_secs_f64(seconds)),
+            present::duration(desk.config.targets.rto)
+        ),
+        None => println!("\nhow long it takes is not known before it was done once: rehearse it"),
+    }
+    if look.plan.steps.iter().any(|step| step.at == Place::Runner) {
+        println!("steps at the runner wait until planb runner is up inside the second cloud's network");
+    }
+    for refusal in &look.refusals {
+        let way = if refusal.rule.can_be_waived() {
+            format!(" (to answer for it: --accept {}=REASON)", refusal.rule.name())
+        } else {
+            String::new()
+        };
+        println!("stands against it: {}: {}{way}", refusal.rule.name(), refusal.why);
+    }
+    Ok(())
+}

@@ -1,0 +1,429 @@
+//! What failover, failback and the runner have in common: the lease of a place, the journal, and the way to the end.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{Failure, told};
+use super::screen::Screen;
+use super::{Common, open, present};
+use crate::backup::claim;
+use crate::backup::lease::{self, Lease, LeaseError, Who};
+use crate::config::Config;
+use crate::recovery::engine::{Engine, Rest, Right};
+use crate::recovery::event::{Accepted, By, Chosen, Event};
+use crate::recovery::journal::{Journal, JournalError, Position};
+use crate::recovery::plan::{Aim, Place, Plan};
+use crate::recovery::rules::{self, Refusal, Rule};
+use crate::secret::resolver::Resolver;
+use crate::steps::{self, Executor};
+
+mod report;
+
+pub use report::{standing_json, standing_line};
+
+/// A process that vanished blocks the next for at most this long.
+const LEASE_FOR: Duration = Duration::from_secs(30);
+/// Whoever goes on with an operation waits this long for the lease of a process that vanished.
+const OUTLASTS: Duration = Duration::from_secs(45);
+
+#[derive(Debug, Args)]
+pub struct OperationArgs {
+    /// Show the steps, what is done already, how long it should take and what would be lost; touch nothing
+    #[arg(long, conflicts_with_all = ["yes", "resume", "abandon", "approve"])]
+    pub plan: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Go on with the operation that is open, from whichever machine it was begun
+    #[arg(long, conflicts_with_all = ["abandon", "approve"])]
+    pub resume: bool,
+    /// Take back what was done; possible until the commit point (a proven fence, or the opening of the other site)
+    #[arg(long, conflicts_with = "approve")]
+    pub abandon: bool,
+    /// Agree, as another person, with the operation that waits for it
+    #[arg(long)]
+    pub approve: bool,
+    /// Answer for one rule by name, with a reason that is kept and told: unfenced="the region is gone"; also
+    /// skip-STEP=REASON and confirm-STEP=WHAT-WAS-DONE
+    #[arg(long, value_name = "RULE=REASON")]
+    pub accept: Vec<String>,
+    /// Who you are, for the journal; default: the user of this machine
+    #[arg(long = "as", value_name = "NAME")]
+    pub as_who: Option<String>,
+}
+
+impl OperationArgs {
+    pub fn is_about_an_open_one(&self) -> bool {
+        self.resume || self.abandon || self.approve
+    }
+
+    pub fn by(&self, run: String) -> By {
+        let user = || {
+            let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
+            name("SUDO_USER").or_else(|| name("USER")).or_else(|| name("LOGNAME"))
+        };
+        By {
+            who: self
+                .as_who
+                .clone()
+                .or_else(user)
+                .unwrap_or_else(|| "unknown".to_owned()),
+            host: lease::host_name(),
+            run,
+        }
+    }
+
+    /// What was answered for; a name that is no rule is a mistake.
+    pub fn accepted(&self, who: &str) -> Result<Vec<Accepted>, Failure> {
+        let one = |text: &String| {
+            let wrong = |why: &str| Failure::Usage(format!("--accept {text}: {why}"));
+            let (rule, reason) = text.split_once('=').ok_or_else(|| wrong("write it as RULE=REASON"))?;
+            if reason.trim().is_empty() {
+                return Err(wrong("say why: the reason is kept and told"));
+            }
+            let is_of_a_step = rule.starts_with("skip-") || rule.starts_with("confirm-");
+            match Rule::named(rule) {
+                Some(known) if !known.can_be_waived() => Err(wrong("nobody can answer for this one")),
+                None if !is_of_a_step => {
+                    let names: Vec<&str> = Rule::ALL
+                        .into_iter()
+                        .filter(|rule| rule.can_be_waived())
+                        .map(Rule::name)
+                        .collect();
+                    Err(wrong(&format!(
+                        "there is no such rule; there are {}, skip-STEP and confirm-STEP",
+                        names.join(", ")
+                    )))
+                }
+                Some(_) | None => Ok(Accepted {
+                    rule: rule.to_owned(),
+                    reason: reason.trim().to_owned(),
+                    who: who.to_owned(),
+                }),
+            }
+        };
+        self.accept.iter().map(one).collect()
+    }
+}
+
+/// A place's lease, the journal, and what carries steps out.
+pub struct Desk {
+    pub config: Config,
+    pub stores: open::Stores,
+    pub journal: Journal,
+    pub by: By,
+    pub place: Place,
+    pub json: bool,
+    lease: Option<Arc<Held>>,
+}
+
+struct Held(Lease);
+
+#[async_trait]
+impl Right for Held {
+    fn lost(&self) -> CancellationToken {
+        self.0.lost()
+    }
+
+    async fn confirm(&self) -> bool {
+        match self.0.confirm().await {
+            Ok(()) => true,
+            Err(error @ LeaseError::Store { .. }) => {
+                // Nobody knows: the step is asked for again.
+                tracing::warn!(error = told(&error), "the lease could not be confirmed");
+                false
+            }
+            Err(LeaseError::Held { .. } | LeaseError::Lost { .. }) => false,
+        }
+    }
+}
+
+impl Desk {
+    /// Looks only.
+    pub async fn open(common: &Common, config: Config, by: By, place: Place) -> Result<Self, Failure> {
+        for (list, mistake) in steps::plan::mistakes(&config.failover_steps, &config.failback_steps) {
+            return Err(Failure::Usage(format!(
+                "{list}[{}].{}: {}",
+                mistake.step + 1,
+                mistake.key,
+                mistake.message
+            )));
+        }
+        let stores = open::stores(&config, &CancellationToken::new()).await?;
+        Ok(Self {
+            journal: open::journal(&config, &stores),
+            config,
+            stores,
+            by,
+            place,
+            json: common.json,
+            lease: None,
+        })
+    }
+
+    fn key(&self) -> String {
+        claim::key(&self.config.store.prefix)
+    }
+
+    /// From here on nobody else acts for this place.
+    ///
+    /// # Errors
+    /// That somebody else does; with `waits`, only if they still do when a process that vanished would have lost it.
+    pub async fn take_lease(&mut self, waits: bool) -> Result<(), Failure> {
+        let who = Who {
+            holder: self.by.who.clone(),
+            run_id: self.by.run.clone(),
+            host: self.by.host.clone(),
+            pid: std::process::id(),
+        };
+        let name = format!("lease/{}-{}", self.place.name(), self.key());
+        let until = tokio::time::Instant::now() + if waits { OUTLASTS } else { Duration::ZERO };
+        let mut is_told = false;
+        loop {
+            match lease::acquire(Arc::clone(&self.stores.control), &name, who.clone(), LEASE_FOR).await {
+                Err(error @ LeaseError::Held { .. }) if tokio::time::Instant::now() < until => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        eprintln!("planb: {}; waiting whether it is given up", told(&error));
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                lease => {
+                    self.lease = Some(Arc::new(Held(lease?)));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    pub async fn give_lease_back(&mut self) {
+        if let Some(held) = self.lease.take().and_then(Arc::into_inner)
+            && let Err(error) = held.0.release().await
+        {
+            tracing::warn!(
+                error = told(&error),
+                "the lease was not given back; it expires within a minute"
+            );
+        }
+    }
+
+    pub async fn append(&self, position: &Position, event: Event) -> Result<Position, Failure> {
+        Ok(self.journal.append(position, &self.by, event).await?)
+    }
+
+    /// Where the journal stands; begun anew after damage, if somebody answers for that.
+    pub async fn position(&self, accepted: &[Accepted]) -> Result<Position, Failure> {
+        match self.journal.read().await {
+            Err(JournalError::Damaged { blob, detail, good })
+                if accepted
+                    .iter()
+                    .any(|accepted| accepted.rule == Rule::JournalDamaged.name()) =>
+            {
+                eprintln!(
+                    "planb: the journal is damaged ({blob}: {detail}); a new one is begun from what could be read"
+                );
+                Ok(Journal::anew(&good))
+            }
+            read => Ok(read?),
+        }
+    }
+
+    /// Goes on until it comes to rest here.
+    pub async fn go_on(&self, position: Position, screen: &Arc<Screen>) -> Result<(Rest, Position), Failure> {
+        let Some(held) = &self.lease else {
+            return Err(Failure::failed("no lease is held"));
+        };
+        let cancel = CancellationToken::new();
+        let engine = Engine {
+            journal: self.journal.clone(),
+            hands: Arc::new(Executor {
+                config: self.config.clone(),
+                resolver: Resolver::for_config(&self.config),
+                backups: Arc::clone(&self.stores.backups),
+                control: Arc::clone(&self.stores.control),
+                tell: Arc::clone(screen) as Arc<dyn steps::Tell>,
+                runner: open::runner_of,
+            }),
+            right: Arc::clone(held) as Arc<dyn Right>,
+            watch: Arc::clone(screen) as Arc<dyn crate::recovery::engine::Watch>,
+            here: self.place,
+            by: self.by.clone(),
+            cancel: cancel.clone(),
+        };
+        let mut running = std::pin::pin!(engine.run(position));
+        let mut interrupted = std::pin::pin!(super::backup::interrupted());
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        let result = loop {
+            tokio::select! {
+                result = &mut running => break result,
+                () = &mut interrupted, if !cancel.is_cancelled() => {
+                    screen.line("stopping: what is at work is told to come to rest …");
+                    cancel.cancel();
+                }
+                _ = tick.tick() => screen.draw(&self.stores, &self.key(), self.place).await,
+            }
+        };
+        screen.finish();
+        Ok(result?)
+    }
+}
+
+/// Asks a person to type the service's name.
+pub fn confirm(args: &OperationArgs, config: &Config, json: bool) -> Result<(), Failure> {
+    if args.yes {
+        return Ok(());
+    }
+    if json || !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage(
+            "nobody can be asked here: read the plan with --plan, then say --yes".to_owned(),
+        ));
+    }
+    eprint!("Type the name of the service ({}) to go on: ", config.service.name);
+    let _ = std::io::stderr().flush();
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    if read.is_ok() && line.trim() == config.service.name {
+        Ok(())
+    } else {
+        Err(Failure::Refused("not confirmed; nothing was done".to_owned()))
+    }
+}
+
+/// Says everything that stands against it, or nothing.
+pub fn refuse(refusals: &[Refusal]) -> Result<(), Failure> {
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = refusals
+        .iter()
+        .map(|refusal| {
+            let way = if refusal.rule.can_be_waived() {
+                format!(" (or answer for it: --accept {}=REASON)", refusal.rule.name())
+            } else {
+                String::new()
+            };
+            format!("{}: {}{way}", refusal.rule.name(), refusal.why)
+        })
+        .collect();
+    Err(Failure::Refused(lines.join("\nplanb: ")))
+}
+
+/// What an operation is opened with.
+pub struct Opening {
+    pub aim: Aim,
+    pub plan: Plan,
+    pub backup: Option<Chosen>,
+    pub pinned: bool,
+    pub facts: BTreeMap<String, String>,
+    pub accepted: Vec<Accepted>,
+}
+
+impl Desk {
+    pub async fn begin(&self, position: &Position, opening: Opening) -> Result<Position, Failure> {
+        let written = steps::plan::written(opening.aim, &self.config);
+        let event = Event::Opened {
+            aim: opening.aim,
+            plan_digest: steps::plan::digest(written, &opening.plan),
+            plan: opening.plan,
+            standing: position.state.standing.clone(),
+            backup: opening.backup,
+            pinned: opening.pinned,
+            approvers: self.config.failover.approvers,
+            facts: opening.facts,
+            accepted: opening.accepted,
+        };
+        match self.append(position, event).await {
+            Err(Failure::Refused(_)) => Err(Failure::Refused(
+                "somebody else has just begun an operation; planb status shows it".to_owned(),
+            )),
+            done => done,
+        }
+    }
+
+    /// Resume, abandon and approve: with the operation that is open.
+    pub async fn take_up(
+        &self,
+        mut position: Position,
+        args: &OperationArgs,
+        accepted: Vec<Accepted>,
+    ) -> Result<Position, Failure> {
+        let Some(operation) = position.state.open() else {
+            return Err(Failure::Refused(
+                "no operation is open: there is nothing to go on with; planb history shows the past".to_owned(),
+            ));
+        };
+        let written = steps::plan::written(operation.aim, &self.config);
+        if steps::plan::digest(written, &operation.plan) != operation.plan_digest
+            && !args.approve
+            && !accepted
+                .iter()
+                .any(|accepted| accepted.rule == Rule::PlanChanged.name())
+        {
+            return refuse(&[Refusal {
+                rule: Rule::PlanChanged,
+                why:
+                    "the configured steps here are not those that the operation began with; use the same configuration"
+                        .to_owned(),
+            }])
+            .map(|()| position);
+        }
+        if args.abandon && operation.committed_at.is_some() {
+            return refuse(&[Refusal {
+                rule: Rule::Committed,
+                why: format!(
+                    "the commit point is passed: it can only be gone on with ({} --resume)",
+                    operation.aim.command()
+                ),
+            }])
+            .map(|()| position);
+        }
+        let is_abandoned = operation.abandoning.is_some();
+        for accepted in accepted {
+            position = self.append(&position, Event::Accept(accepted)).await?;
+        }
+        if args.approve {
+            position = self.append(&position, Event::Approved).await?;
+        }
+        if args.abandon && !is_abandoned {
+            let reason = "abandoned by command".to_owned();
+            position = self.append(&position, Event::Abandoning { reason }).await?;
+        }
+        Ok(position)
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Damaged { .. } | JournalError::Illegal(_) => Self::Refused(error.to_string()),
+            JournalError::Raced => Self::Refused(
+                "somebody else has just written to the journal; look with planb status, and try again".to_owned(),
+            ),
+            JournalError::Store(_) => Self::Failed(told(&error)),
+        }
+    }
+}
+
+/// Those of `refusals` that nobody answered for; the others are said.
+pub fn unanswered(refusals: Vec<Refusal>, accepted: &[Accepted]) -> Vec<Refusal> {
+    let left = rules::standing(refusals.clone(), accepted);
+    for waived in refusals.iter().filter(|refusal| !left.contains(refusal)) {
+        eprintln!("planb: accepted: {}: {}", waived.rule.name(), waived.why);
+    }
+    left
+}
+
+/// For facts and lines.
+pub fn loss(backup: &Chosen, now: jiff::Timestamp) -> String {
+    let lost = Duration::try_from(now.duration_since(backup.consistent_at)).unwrap_or_default();
+    format!(
+        "everything written between {} and now would be lost: {}",
+        present::time(backup.consistent_at),
+        present::duration(lost)
+    )
+}

@@ -1,0 +1,144 @@
+//! What came of an operation, for a person and for a script.
+
+use serde_json::{Value, json};
+
+use super::Desk;
+use crate::cli::failure::Failure;
+use crate::recovery::engine::Rest;
+use crate::recovery::event::Ended;
+use crate::recovery::journal::Position;
+use crate::recovery::plan::{Aim, Site};
+use crate::recovery::rules::Rule;
+
+impl Desk {
+    /// What came of it, for a person and for a script.
+    pub fn report(&self, rest: &Rest, position: &Position) -> Result<(), Failure> {
+        let aim = position.state.operation.as_ref().map(|operation| operation.aim);
+        let command = aim.map(Aim::command).unwrap_or_default();
+        let resume = format!("{command} --resume");
+        if self.json {
+            println!("{}", result_json(rest, position));
+        }
+        let part_way = |message: String| {
+            let message = format!("{message}\nplanb: nothing is lost; when that is settled: {resume}");
+            Err(if self.json {
+                Failure::Printed { exit: 4, message }
+            } else {
+                Failure::StoppedPartWay(message)
+            })
+        };
+        match rest {
+            Rest::Ended(Ended::Done) => {
+                if !self.json {
+                    println!("done: {}", standing_line(position));
+                }
+                Ok(())
+            }
+            Rest::Ended(Ended::Abandoned) => {
+                if !self.json {
+                    println!("abandoned, and taken back: {}", standing_line(position));
+                }
+                Ok(())
+            }
+            Rest::Nothing => Ok(()),
+            Rest::Approval { have, need } => part_way(format!(
+                "{have} of {need} people have agreed; another one types: {command} --approve --as NAME"
+            )),
+            Rest::Refused(rules) => {
+                let lines: Vec<String> = rules.iter().map(|(step, rule)| explained(step, *rule)).collect();
+                part_way(lines.join("\nplanb: "))
+            }
+            Rest::Failed(steps) => {
+                let lines: Vec<String> = steps
+                    .iter()
+                    .map(|(step, error)| format!("step {step}: {error}"))
+                    .collect();
+                part_way(lines.join("\nplanb: "))
+            }
+            Rest::Stopped => part_way("stopped".to_owned()),
+            Rest::Lost => {
+                part_way("the lease was lost: somebody else may be at it; nothing more is done here".to_owned())
+            }
+        }
+    }
+}
+
+fn explained(step: &str, rule: Rule) -> String {
+    let why = match rule {
+        Rule::Unfenced => "nobody could prove that the other site takes no more writes",
+        Rule::Unverified => "what was restored was not compared with its backup",
+        Rule::NeverServed => "the standby never served: it has nothing that the primary lacks",
+        Rule::Serving => "the site serves",
+        Rule::NotServing => "the site takes no writes",
+        _ => "a safety rule stands against it",
+    };
+    let way = if rule.can_be_waived() {
+        format!("; to answer for it: --resume --accept {}=REASON", rule.name())
+    } else {
+        String::new()
+    };
+    format!("step {step} is refused by the rule {}: {why}{way}", rule.name())
+}
+
+/// Who serves, in one line.
+pub fn standing_line(position: &Position) -> String {
+    let standing = &position.state.standing;
+    let serving = standing
+        .serving
+        .map_or_else(|| "nobody serves".to_owned(), |site| format!("the {site} serves"));
+    let pending: Vec<&str> = standing.pending_fences().map(Site::name).collect();
+    let pending = match pending.is_empty() {
+        true => String::new(),
+        false => format!("; the fence of the {} is not proven yet", pending.join(", ")),
+    };
+    format!(
+        "{serving}, stage {}, epoch {}{pending}",
+        standing.stage,
+        standing.epoch()
+    )
+}
+
+pub fn standing_json(position: &Position) -> Value {
+    let standing = &position.state.standing;
+    json!({
+        "serving": standing.serving.map(Site::name),
+        "stage": standing.stage,
+        "epoch": standing.epoch(),
+        "standby_served": standing.standby_served,
+        "pending_fences": standing.pending_fences().map(Site::name).collect::<Vec<_>>(),
+    })
+}
+
+fn result_json(rest: &Rest, position: &Position) -> Value {
+    let (result, detail) = match rest {
+        Rest::Ended(Ended::Done) => ("done", Value::Null),
+        Rest::Ended(Ended::Abandoned) => ("abandoned", Value::Null),
+        Rest::Nothing => ("nothing", Value::Null),
+        Rest::Approval { have, need } => ("approval", json!({"have": have, "need": need})),
+        Rest::Refused(rules) => (
+            "refused",
+            rules
+                .iter()
+                .map(|(step, rule)| json!({"step": step, "rule": rule.name()}))
+                .collect(),
+        ),
+        Rest::Failed(steps) => (
+            "failed",
+            steps
+                .iter()
+                .map(|(step, error)| json!({"step": step, "error": error}))
+                .collect(),
+        ),
+        Rest::Stopped => ("stopped", Value::Null),
+        Rest::Lost => ("lost", Value::Null),
+    };
+    let operation = position.state.operation.as_ref();
+    json!({
+        "v": 1,
+        "result": result,
+        "detail": detail,
+        "operation": operation.map(|operation| operation.number),
+        "standing": standing_json(position),
+        "steps": operation.map(|operation| crate::cli::screen::steps_json(operation)),
+    })
+}

@@ -1,0 +1,75 @@
+//! `planb runner`: carries out, inside the second cloud's network, what an operator started elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::failure::Failure;
+use super::operation::Desk;
+use super::screen::Screen;
+use super::{Common, open};
+use crate::backup::lease;
+use crate::recovery::engine::Rest;
+use crate::recovery::event::By;
+use crate::recovery::journal::Position;
+use crate::recovery::plan::Place;
+
+/// How often the journal is looked at while nothing is open.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+pub async fn run(common: &Common) -> Result<(), Failure> {
+    let config = open::config(common)?;
+    let by = By {
+        who: "runner".to_owned(),
+        host: lease::host_name(),
+        run: format!("{:016x}", rand::random::<u64>()),
+    };
+    let mut desk = Desk::open(common, config, by, Place::Runner).await?;
+    tracing::info!("waiting for an operation with steps for the runner");
+    let mut interrupted = std::pin::pin!(super::backup::interrupted());
+    let mut left_at = None;
+    loop {
+        tokio::select! {
+            () = &mut interrupted => return Ok(()),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let position = match desk.journal.read().await {
+            Ok(position) => position,
+            Err(error) => {
+                tracing::warn!(%error, "the journal cannot be read; trying again");
+                continue;
+            }
+        };
+        if !has_work(&position) || left_at == Some((position.state.operations, position.state.entries)) {
+            continue;
+        }
+        if let Err(error) = desk.take_lease(false).await {
+            tracing::warn!(error = error.message(), "another runner is at it");
+            continue;
+        }
+        let screen = Arc::new(Screen::new(common.json));
+        let done = desk.go_on(position, &screen).await;
+        desk.give_lease_back().await;
+        match done {
+            Ok((Rest::Stopped, _)) => return Ok(()),
+            Ok((rest, position)) => {
+                // Nothing is tried again before somebody else wrote something.
+                left_at = Some((position.state.operations, position.state.entries));
+                tracing::info!(?rest, "at rest");
+            }
+            Err(error) => tracing::error!(
+                error = error.message(),
+                "the operation cannot be gone on with here; trying again"
+            ),
+        }
+    }
+}
+
+fn has_work(position: &Position) -> bool {
+    position.state.open().is_some_and(|operation| {
+        operation
+            .plan
+            .steps
+            .iter()
+            .any(|step| step.at == Place::Runner && (!operation.is_done(&step.name) || operation.abandoning.is_some()))
+    })
+}

@@ -1,0 +1,128 @@
+//! Steps that fence a database, and lift the fence again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Executor, plan};
+use crate::config::steps::Server;
+use crate::fence::{Change, Credentials, Fence, FenceError, Held, Pattern, Raised, Verdict};
+use crate::recovery::engine::{StepError, Task};
+use crate::recovery::event::{Outcome, Proof};
+
+/// How long sessions may take to end; a large transaction takes its time to be rolled back.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What a fence changed, among a step's outputs: where the server could not keep it, this is all there is.
+fn changes(server: &Server) -> String {
+    format!("changes-at-{}", plan::site(server.site))
+}
+
+impl Executor {
+    pub(super) async fn fence(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
+        let fence = self.fence_of(task, server).await?;
+        let remembered = remembered(task, server);
+        let told = |text: &str| self.tell.tell(&task.step.name, text);
+        let raised = tokio::select! {
+            raised = fence.raise(task.operation.number, &remembered, &told) => raised.map_err(fence_error)?,
+            () = task.cancel.cancelled() => return Err(StepError::passing("stopped while the fence was being raised")),
+        };
+        let (proof, note) = match raised.verdict() {
+            Verdict::Proven => (Proof::Proven, told_of(&raised)),
+            Verdict::Unprovable(why) => (Proof::Unprovable, why),
+            Verdict::Failed(why) => {
+                return Err(StepError::passing(format!(
+                    "the {} could not be fenced: {why}",
+                    plan::site(server.site)
+                )));
+            }
+        };
+        let mut outcome = Outcome {
+            note,
+            proof: Some(proof),
+            ..Outcome::default()
+        };
+        if let Ok(changes) = serde_json::to_value(&raised.changes) {
+            outcome.outputs.insert(self::changes(server), changes);
+        }
+        Ok(outcome)
+    }
+
+    /// Takes back what a fence changed at the site, in whichever operation that was.
+    pub(super) async fn lift(&self, task: &Task, server: &Server) -> Result<String, StepError> {
+        let fence = self.fence_of(task, server).await?;
+        let told = |text: &str| self.tell.tell(&task.step.name, text);
+        let lifted = fence
+            .lift(task.operation.number, &remembered(task, server), &told)
+            .await
+            .map_err(fence_error)?;
+        Ok(match lifted.len() {
+            0 => format!("there was no fence at the {}", plan::site(server.site)),
+            n => format!("{n} changes of the fence at the {} taken back", plan::site(server.site)),
+        })
+    }
+
+    async fn fence_of(&self, task: &Task, server: &Server) -> Result<Fence, StepError> {
+        let address = self.address(task, server).await?;
+        let mut accounts = Vec::new();
+        let mut try_as = Vec::new();
+        for account in self.application().await? {
+            accounts.extend(account.full_names().map(|name| Pattern::parse(&name)));
+            // At the primary the password may be another one: a login that fails for that is no proof, and is told so.
+            try_as.push(Credentials {
+                user: account.name.clone(),
+                password: account.password.clone(),
+                token_login: false,
+            });
+        }
+        if accounts.is_empty() {
+            return Err(StepError::permanent(
+                "the configuration has no [[accounts]]: nobody knows whom to fence; add the application's accounts, or fence by a \
+                 command step",
+            ));
+        }
+        let mut spared = vec![self.config.source.user.clone()];
+        spared.extend(
+            [&self.config.primary, &self.config.standby]
+                .into_iter()
+                .flatten()
+                .map(|one| one.user.clone()),
+        );
+        Ok(Fence {
+            address,
+            accounts,
+            spared,
+            try_as,
+            read_only: false,
+            patience: PATIENCE,
+        })
+    }
+}
+
+fn remembered(task: &Task, server: &Server) -> BTreeSet<Change> {
+    let key = changes(server);
+    task.standing
+        .outputs
+        .values()
+        .filter_map(|given| given.values.get(&key))
+        .filter_map(|changes: &Value| serde_json::from_value::<BTreeSet<Change>>(changes.clone()).ok())
+        .flatten()
+        .collect()
+}
+
+fn told_of(raised: &Raised) -> String {
+    let proven: Vec<&str> = raised
+        .rungs
+        .iter()
+        .filter(|rung| rung.held == Held::Proven)
+        .map(|rung| rung.what.as_str())
+        .collect();
+    proven.join("; ")
+}
+
+fn fence_error(error: FenceError) -> StepError {
+    StepError {
+        is_permanent: error.is_permanent(),
+        message: error.to_string(),
+    }
+}

@@ -1,0 +1,616 @@
+//! A failover, a failback and a stand-down with real servers: what a person types, and what the two databases hold then.
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::planb::PASSWORD;
+use support::{Flavor, Planb, Server, census, reader};
+
+/// A primary with an application, a standby with nothing, and a plan.
+struct Lab {
+    primary: Server,
+    standby: Server,
+    planb: Planb,
+}
+
+const PLAN: &str = r#"
+[[failover_steps]]
+name = "network"
+stage = 1
+kind = "command"
+program = "/usr/bin/touch"
+args = ["DIR/network"]
+
+[[failover_steps]]
+name = "database"
+stage = 2
+kind = "terraform"
+dir = "DIR/database"
+variables = ["log=DIR/terraform.log"]
+secrets = ["admin_password=env:PLANB_SOURCE_PASSWORD"]
+
+[[failover_steps]]
+name = "restore"
+stage = 2
+kind = "restore"
+host = "${database.host}"
+needs = ["database"]
+
+[[failover_steps]]
+name = "compare"
+stage = 2
+kind = "verify"
+needs = ["restore"]
+
+[[failover_steps]]
+name = "accounts"
+stage = 2
+kind = "accounts"
+needs = ["restore", "compare"]
+
+[[failover_steps]]
+name = "cluster"
+stage = 3
+kind = "command"
+program = "DIR/cluster"
+args = ["up"]
+probe = ["is-up"]
+undo = ["down"]
+
+[[failover_steps]]
+name = "fence"
+stage = 3
+kind = "fence"
+needs = ["cluster", "accounts"]
+
+[[failover_steps]]
+name = "last-backup"
+stage = 3
+kind = "last-backup"
+needs = ["fence"]
+
+[[failover_steps]]
+name = "open"
+stage = 3
+kind = "standby-open"
+needs = ["restore", "compare", "accounts", "fence", "last-backup", "cluster"]
+
+[[failover_steps]]
+name = "traffic"
+stage = 3
+kind = "command"
+means = "traffic"
+site = "standby"
+program = "DIR/traffic"
+args = ["standby"]
+needs = ["open"]
+
+[[failback_steps]]
+name = "preserve"
+stage = 3
+kind = "preserve"
+
+[[failback_steps]]
+name = "freeze"
+stage = 3
+kind = "fence"
+needs = ["preserve"]
+
+[[failback_steps]]
+name = "last"
+stage = 3
+kind = "last-backup"
+needs = ["freeze"]
+
+[[failback_steps]]
+name = "home"
+stage = 3
+kind = "restore"
+needs = ["last", "preserve"]
+
+[[failback_steps]]
+name = "same"
+stage = 3
+kind = "verify"
+needs = ["home"]
+
+[[failback_steps]]
+name = "open-primary"
+stage = 3
+kind = "primary-open"
+needs = ["home", "same", "freeze"]
+
+[[failback_steps]]
+name = "traffic-home"
+stage = 3
+kind = "command"
+means = "traffic"
+site = "primary"
+program = "DIR/traffic"
+args = ["primary"]
+needs = ["open-primary"]
+
+[[failback_steps]]
+name = "destroy"
+stage = 3
+kind = "command"
+means = "destroy"
+program = "DIR/cluster"
+args = ["down"]
+needs = ["traffic-home", "open-primary"]
+
+[[failback_steps]]
+name = "lift"
+stage = 3
+kind = "unfence"
+site = "primary"
+"#;
+
+const DATABASE: &str = r#"
+variable "log" { type = string }
+variable "admin_password" {
+  type      = string
+  sensitive = true
+}
+resource "terraform_data" "server" {
+  input = "127.0.0.1"
+  provisioner "local-exec" { command = "echo made >> ${var.log}" }
+  provisioner "local-exec" {
+    when    = destroy
+    command = "true"
+  }
+}
+output "host" { value = terraform_data.server.output }
+output "password" {
+  value     = var.admin_password
+  sensitive = true
+}
+"#;
+
+fn script(path: PathBuf, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(&path, format!("#!/bin/sh\nset -eu\n{text}\n")).expect("a script");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("may be run");
+}
+
+impl Lab {
+    fn new(flavor: Flavor) -> Self {
+        let primary = Server::start(flavor, &[]);
+        let standby = Server::start(flavor, &[]);
+        primary.sql(&format!(
+            "CREATE DATABASE bank; CREATE USER app@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON bank.* TO app@'%';
+             CREATE TABLE bank.accounts (id INT PRIMARY KEY, money INT NOT NULL);
+             INSERT INTO bank.accounts VALUES (1, 100), (2, 100);
+             CREATE TABLE bank.log (id INT AUTO_INCREMENT PRIMARY KEY, what VARCHAR(99), KEY (what));
+             CREATE VIEW bank.rich AS SELECT id FROM bank.accounts WHERE money > 50;
+             CREATE EVENT bank.tick ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01' DO DELETE FROM bank.log;"
+        ));
+        for server in [&primary, &standby] {
+            server.sql(&format!(
+                "CREATE USER dba@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION;"
+            ));
+        }
+        let planb = Planb::new(&primary, &reader(&primary, &[]));
+        let dir = planb.path().display().to_string();
+        let server = |name: &str, port: u16| {
+            format!(
+                "[{name}]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"dba\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\ntls = \"off\"\n"
+            )
+        };
+        planb.configure(&format!(
+            "{}{}[[accounts]]\nname = \"app\"\ngrants = [\"ALL ON bank.*\"]\npassword = \"env:PLANB_SOURCE_PASSWORD\"\n{}",
+            server("standby", standby.port),
+            server("primary", primary.port),
+            PLAN.replace("DIR", &dir)
+        ));
+        std::fs::create_dir(planb.path().join("database")).expect("a directory");
+        std::fs::write(planb.path().join("database/main.tf"), DATABASE).expect("a configuration");
+        script(
+            planb.path().join("cluster"),
+            &format!(
+                "case $1 in up) echo up >> {dir}/cluster.log; touch {dir}/is-up ;; is-up) test -e {dir}/is-up ;; \
+                 down) rm -f {dir}/is-up; echo down >> {dir}/cluster.log ;; esac"
+            ),
+        );
+        script(
+            planb.path().join("traffic"),
+            &format!("echo $1 > {dir}/traffic-to; echo switched to $1"),
+        );
+        let mut planb = planb;
+        let state = planb.path().join("state").display().to_string();
+        planb.env.push(("XDG_STATE_HOME".into(), state));
+        Self {
+            primary,
+            standby,
+            planb,
+        }
+    }
+
+    fn made(&self) -> usize {
+        std::fs::read_to_string(self.planb.path().join("terraform.log"))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    }
+
+    /// Everything that the journal and the rest of control data hold, as text.
+    fn control(&self) -> String {
+        fn read(dir: &std::path::Path, into: &mut String) {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                match entry.path() {
+                    path if path.is_dir() => read(&path, into),
+                    path => into.push_str(&String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default())),
+                }
+            }
+        }
+        let mut text = String::new();
+        read(&self.planb.store().join("control"), &mut text);
+        text
+    }
+
+    fn app(&self, server: &Server, sql: &str) -> Result<String, String> {
+        server.sql_as("app", PASSWORD, sql)
+    }
+
+    fn failover(&self, args: &[&str]) -> Value {
+        self.planb.json(&[&["--json", "failover", "--yes"], args].concat())
+    }
+
+    fn unproven(&self, args: &[&str]) -> Value {
+        self.failover(&[args, &["--accept", "backup-unproven=a test"]].concat())
+    }
+
+    fn traffic(&self) -> String {
+        std::fs::read_to_string(self.planb.path().join("traffic-to"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    }
+
+    fn status(&self) -> Value {
+        self.planb.json(&["--json", "status"])
+    }
+}
+
+#[test]
+fn a_lost_primary_a_standby_that_serves_and_the_way_home() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut lab = Lab::new(flavor);
+        lab.planb.backup(&[]);
+        let told = lab.planb.fails(3, &["failover", "--stage", "3", "--yes"]);
+        for rule in ["primary-healthy", "backup-unproven"] {
+            assert!(told.contains(rule), "{told}");
+        }
+        assert_eq!(
+            lab.standby.sql("SHOW DATABASES LIKE 'bank'").trim(),
+            "",
+            "nothing was done"
+        );
+        lab.primary.sql("INSERT INTO bank.log (what) VALUES ('lost')");
+        let before = census(&lab.primary, &["bank"]);
+        lab.primary.kill();
+
+        // Unreachable, a fence cannot be proven: nobody is opened before somebody answers for that.
+        let stopped = lab.planb.run(&[
+            "failover",
+            "--stage",
+            "3",
+            "--yes",
+            "--accept",
+            "backup-unproven=a test",
+        ]);
+        let stopped = support::planb::text(&stopped);
+        assert!(
+            stopped.starts_with("exit Some(4)") && stopped.contains("unfenced") && stopped.contains("--resume"),
+            "{stopped}"
+        );
+        assert!(
+            lab.app(&lab.standby, "SELECT 1").is_err(),
+            "its accounts are locked until it opens"
+        );
+        assert_eq!(lab.traffic(), "");
+        let done = lab.failover(&["--resume", "--accept", "unfenced=the machine is gone"]);
+        assert_eq!(done["result"], "done", "{done}");
+        assert_eq!(done["standing"]["serving"], "standby");
+        assert_eq!(done["standing"]["pending_fences"][0], "primary");
+        assert_eq!(lab.traffic(), "standby");
+        assert_eq!(
+            lab.app(&lab.standby, "SELECT COUNT(*) FROM bank.rich")
+                .expect("opened")
+                .trim(),
+            "2"
+        );
+        assert_eq!(
+            lab.standby.sql("SELECT COUNT(*) FROM bank.log").trim(),
+            "0",
+            "what came after the backup is lost, as was told"
+        );
+        lab.app(&lab.standby, "UPDATE bank.accounts SET money = 150 WHERE id = 1")
+            .expect("takes writes");
+        let status = lab.planb.ok(&["status"]);
+        assert!(
+            status.contains("the standby serves") && status.contains("not proven yet"),
+            "{status}"
+        );
+
+        // The old primary comes back: nothing of it is published, and nothing was lost of it.
+        lab.primary.restart(&[]);
+        let refused = lab.planb.fails(3, &["backup"]);
+        assert!(refused.contains("does not serve"), "{refused}");
+        let again = lab.planb.fails(3, &["failover", "--stage", "3", "--yes"]);
+        assert!(again.contains("serves already"), "{again}");
+
+        let home = lab.planb.json(&["--json", "failback", "--yes"]);
+        assert_eq!(home["result"], "done", "{home}");
+        assert_eq!(home["standing"]["serving"], "primary");
+        assert_eq!(home["standing"]["stage"], 1);
+        assert_eq!(lab.traffic(), "primary");
+        assert_eq!(
+            lab.primary
+                .sql("SELECT money FROM bank.accounts ORDER BY id")
+                .replace('\n', " ")
+                .trim(),
+            "150 100"
+        );
+        lab.app(&lab.primary, "INSERT INTO bank.log (what) VALUES ('home')")
+            .expect("it takes writes again");
+        assert!(
+            lab.app(&lab.standby, "DELETE FROM bank.accounts").is_err(),
+            "the standby does not"
+        );
+        // What the standby never got is kept twice: beside the tables, and as a backup of its own.
+        assert_eq!(lab.primary.sql("SELECT what FROM planb_old_bank.log").trim(), "lost");
+        let preserved: Vec<_> = std::fs::read_dir(lab.planb.store().join("preserved"))
+            .expect("kept")
+            .flatten()
+            .collect();
+        assert!(
+            preserved
+                .iter()
+                .any(|file| file.file_name().to_string_lossy().ends_with(".sql.gz"))
+        );
+        assert!(before.len() > 3);
+        lab.planb.backup(&[]);
+        let history = lab.planb.ok(&["history"]);
+        for line in [
+            "accepts unfenced: the machine is gone",
+            "open done",
+            "traffic-home done",
+            "serving: primary, epoch 2",
+        ] {
+            assert!(history.contains(line), "{history}");
+        }
+        assert!(
+            !history.contains(PASSWORD) && !lab.control().contains(PASSWORD),
+            "no secret is written anywhere"
+        );
+        assert!(lab.control().contains("changes-at-standby"));
+        assert_eq!(lab.made(), 1);
+    }
+}
+
+/// Killed at random moments, and gone on with from another machine each time.
+#[test]
+fn killed_anywhere_the_next_machine_goes_on() {
+    let seed: u64 = std::env::var("PLANB_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random);
+    let rounds: usize = std::env::var("PLANB_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(1);
+    println!("PLANB_SEED={seed}");
+    let mut state = seed;
+    let mut random = |below: u64| {
+        // SplitMix64
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    };
+    for round in 0..rounds {
+        let mut lab = Lab::new(Flavor::MySql);
+        lab.planb.backup(&[]);
+        let mut kills = 0;
+        let mut args = vec!["failover", "--stage", "3", "--yes"];
+        for accepted in ["backup-unproven=t", "primary-healthy=t"] {
+            args.extend(["--accept", accepted]);
+        }
+        loop {
+            // Another machine has nothing of what the first kept for itself.
+            lab.planb.env.retain(|(name, _)| name != "XDG_STATE_HOME");
+            let home = lab.planb.path().join(format!("machine-{kills}")).display().to_string();
+            lab.planb.env.push(("XDG_STATE_HOME".into(), home));
+            let mut child = lab.planb.spawn(&args);
+            if kills < 3 {
+                std::thread::sleep(Duration::from_millis(random(5_000)));
+                let _ = child.kill();
+                kills += 1;
+            }
+            let ended = child.wait_with_output().expect("ended");
+            if ended.status.success() {
+                break;
+            }
+            assert!(
+                ended.status.code().is_none(),
+                "round {round}: {}",
+                support::planb::text(&ended)
+            );
+            let is_open = lab.status()["operation"]["open"] == true;
+            if is_open {
+                args = vec!["failover", "--resume"];
+            }
+        }
+        let status = lab.status();
+        assert_eq!(status["standing"]["serving"], "standby", "round {round}: {status}");
+        assert_eq!(status["standing"]["epoch"], 1);
+        assert_eq!(lab.made(), 1, "round {round}: Terraform made it once");
+        assert_eq!(lab.traffic(), "standby");
+        assert_eq!(
+            census(&lab.standby, &["bank"]).len(),
+            census(&lab.primary, &["bank"]).len()
+        );
+        assert!(lab.app(&lab.primary, "SELECT 1").is_err(), "round {round}: fenced");
+        lab.app(&lab.standby, "INSERT INTO bank.log (what) VALUES ('new')")
+            .expect("served");
+    }
+}
+
+#[test]
+fn a_planned_failover_loses_nothing_under_load() {
+    let lab = Lab::new(Flavor::MySql);
+    lab.planb.backup(&[]);
+    let port = lab.primary.port;
+    let mut client = lab.primary.client_as("app");
+    client.env("MYSQL_PWD", PASSWORD);
+    // Writes one by one, and tells of each that the server took, until it is refused.
+    let script = "i=0; while :; do i=$((i+1)); printf 'INSERT INTO bank.log (what) VALUES (%s);\\n' $i; done";
+    let mut feed = std::process::Command::new("sh")
+        .args(["-c", script])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("sh");
+    let mut writer = client
+        .stdin(feed.stdout.take().expect("piped"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("a client");
+    let until = Instant::now() + Duration::from_secs(60);
+    while lab
+        .primary
+        .sql("SELECT COUNT(*) FROM bank.log")
+        .trim()
+        .parse::<u64>()
+        .unwrap_or(0)
+        < 50
+    {
+        assert!(Instant::now() < until, "the writer does not write to port {port}");
+        std::thread::yield_now();
+    }
+    let done = lab.unproven(&["--stage", "3", "--planned"]);
+    let ended = writer.wait().expect("ended");
+    let _ = feed.kill();
+    let _ = feed.wait();
+    assert!(!ended.success(), "its session was ended");
+    assert_eq!(done["result"], "done", "{done}");
+    assert_eq!(done["standing"]["pending_fences"], serde_json::json!([]), "{done}");
+    let count = |server: &Server| server.sql("SELECT COUNT(*), MAX(id) FROM bank.log");
+    assert_eq!(
+        count(&lab.primary),
+        count(&lab.standby),
+        "every write that was taken is there"
+    );
+    assert!(
+        lab.app(&lab.primary, "INSERT INTO bank.log (what) VALUES ('late')")
+            .is_err(),
+        "fenced"
+    );
+    lab.app(&lab.standby, "INSERT INTO bank.log (what) VALUES ('new')")
+        .expect("served");
+}
+
+#[test]
+fn a_standby_that_never_served_is_stood_down() {
+    let lab = Lab::new(Flavor::MySql);
+    lab.planb.backup(&[]);
+    let done = lab.unproven(&["--stage", "2", "--accept", "primary-healthy=a rehearsal"]);
+    assert_eq!(
+        (done["result"].as_str(), done["standing"]["stage"].as_u64()),
+        (Some("done"), Some(2)),
+        "{done}"
+    );
+    assert_eq!(done["standing"]["serving"], "primary");
+    // The primary goes on being protected.
+    lab.primary.sql("INSERT INTO bank.log (what) VALUES ('more')");
+    lab.planb.backup(&[]);
+    let plan = lab.planb.ok(&["failback", "--plan"]);
+    assert!(plan.contains("stand-down") && !plan.contains("home "), "{plan}");
+    let done = lab.planb.json(&["--json", "failback", "--yes"]);
+    assert_eq!(done["standing"]["stage"], 1, "{done}");
+    assert_eq!(
+        lab.primary.sql("SELECT what FROM bank.log").trim(),
+        "more",
+        "no data moved"
+    );
+    // And once more: what the rehearsal left is replaced by the newer backup.
+    let done = lab.unproven(&["--stage", "2", "--accept", "primary-healthy=a rehearsal"]);
+    assert_eq!(done["result"], "done", "{done}");
+    assert_eq!(lab.standby.sql("SELECT what FROM bank.log").trim(), "more");
+}
+
+#[test]
+fn a_failing_step_says_what_to_do_and_the_rest_is_taken_back() {
+    let lab = Lab::new(Flavor::MySql);
+    lab.planb.backup(&[]);
+    script(
+        lab.planb.path().join("cluster"),
+        "case $1 in is-up) exit 1 ;; esac; echo quota exceeded >&2; exit 9",
+    );
+    let args = [
+        "failover",
+        "--stage",
+        "3",
+        "--yes",
+        "--accept",
+        "backup-unproven=t",
+        "--accept",
+        "primary-healthy=t",
+    ];
+    let told = lab.planb.fails(4, &args);
+    for part in [
+        "cluster",
+        "ended with 9",
+        "quota exceeded",
+        "planb failover --stage 3 --resume",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    let unfinished = lab.planb.fails(3, &args);
+    assert!(
+        unfinished.contains("unfinished-operation") && unfinished.contains("--abandon"),
+        "{unfinished}"
+    );
+    let status = lab.status();
+    assert_eq!(status["operation"]["open"], true, "{status}");
+    script(lab.planb.path().join("cluster"), "exit 0");
+    let told = lab.planb.ok(&["failover", "--abandon"]);
+    assert!(told.contains("abandoned"), "{told}");
+    assert_eq!(lab.status()["standing"]["serving"], "primary");
+    lab.app(&lab.primary, "INSERT INTO bank.log (what) VALUES ('still')")
+        .expect("it was never fenced");
+}
+
+#[test]
+fn a_plan_shows_everything_and_touches_nothing() {
+    let lab = Lab::new(Flavor::MySql);
+    lab.planb.backup(&[]);
+    let plan = lab.planb.ok(&["failover", "--stage", "3", "--plan"]);
+    for part in [
+        "nothing was touched",
+        "restore",
+        "fence",
+        "would be lost",
+        "primary-healthy",
+        "not known before it was done once",
+    ] {
+        assert!(plan.contains(part), "{plan}");
+    }
+    assert!(!lab.planb.store().join("control/journal").exists());
+    lab.unproven(&["--stage", "2", "--accept", "primary-healthy=t"]);
+    let plan = lab.planb.json(&["--json", "failover", "--stage", "2", "--plan"]);
+    assert!(plan["steps"][0]["expected_seconds"].as_f64().is_some(), "{plan}");
+    let unknown = lab.planb.fails(
+        2,
+        &["failover", "--stage", "2", "--yes", "--accept", "nonsense=because"],
+    );
+    assert!(unknown.contains("there is no such rule"), "{unknown}");
+    let never = lab
+        .planb
+        .fails(2, &["failback", "--yes", "--accept", "never-served=because"]);
+    assert!(never.contains("nobody can answer"), "{never}");
+}
