@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod dump;
+pub mod edge;
 pub mod fence;
 pub mod format;
 pub mod kubernetes;

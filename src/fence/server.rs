@@ -49,7 +49,9 @@ impl Seen {
         let is_early = self.id <= newest;
         let is_event = self.is_connecting && !self.host.contains(':') && !NOBODYS.contains(&self.user.as_str());
         let is_nameless = self.user == LOGGING_IN;
-        (users.contains(&self.user) && (is_early || !self.is_connecting)) || (is_early && (is_nameless || is_event))
+        // One whose login was refused stands there as connecting, then as ended.
+        let is_refused = self.is_connecting || self.is_ending;
+        (users.contains(&self.user) && (is_early || !is_refused)) || (is_early && (is_nameless || is_event))
     }
 }
 

@@ -2,3 +2,4 @@
 
 pub mod login;
 pub mod rds;
+pub mod ready;

@@ -15,6 +15,7 @@ pub mod planb;
 pub mod restores;
 pub mod runner;
 pub mod server;
+pub mod strict_moto;
 pub mod tls;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub use old::old_backup;
 pub use planb::{PASSWORD, Planb, reader};
 pub use runner::{GatedStore, Told, runner, wanted};
 pub use server::{Endpoint, Flavor, Server, Shared, lab_dir, unique_schema};
+pub use strict_moto::StrictMoto;
 pub use tls::{TlsFiles, tls_files};
 
 /// A file of `tests/fixtures`.
