@@ -53,6 +53,7 @@ const MAY_NAME: [(&str, &[&str]); 20] = [
             "recovery",
             "restore",
             "secret",
+            "source",
             "store",
             "terraform",
         ],

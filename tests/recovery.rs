@@ -1139,3 +1139,16 @@ fn random_walks_do_reach_the_interesting_states() {
         "opened {opened}, home {home}, abandoned {abandoned}"
     );
 }
+
+#[test]
+fn the_example_in_the_configuration_is_a_plan() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/recovery.toml");
+    let config = planb::config::Config::load(&path).expect("valid");
+    let mistakes = planb::steps::plan::mistakes(&config.failover_steps, &config.failback_steps);
+    assert_eq!(mistakes, []);
+    let failover = planb::steps::plan::plan(&config.failover_steps);
+    let early = failover.for_aim(full(true));
+    assert!(early.before("fence").contains("cluster") && early.before("restore").contains("last-backup"));
+    let kinds: BTreeSet<&str> = failover.steps.iter().map(|step| step.kind.as_str()).collect();
+    assert!(kinds.len() >= 10, "{kinds:?}");
+}

@@ -55,7 +55,7 @@ fn way(desk: &Desk, position: &Position) -> Result<(Aim, Plan), Failure> {
     let plan = steps::plan::plan(&desk.config.failback_steps).for_aim(aim);
     if plan.steps.is_empty() {
         return Err(Failure::Usage(
-            "the configuration has no [[failback_steps]] for this; config/lab.toml is an example".to_owned(),
+            "the configuration has no [[failback_steps]] for this; config/recovery.toml is an example".to_owned(),
         ));
     }
     Ok((aim, plan))

@@ -155,7 +155,7 @@ async fn look(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<L
     let plan = steps::plan::plan(&config.failover_steps).for_aim(aim);
     if plan.steps.is_empty() {
         return Err(Failure::Usage(format!(
-            "the configuration has no [[failover_steps]] for stage {}; config/lab.toml is an example",
+            "the configuration has no [[failover_steps]] for stage {}; config/recovery.toml is an example",
             args.stage.unwrap_or(2)
         )));
     }

@@ -70,11 +70,6 @@ pub enum Kind {
     /// A backup under `preserved/` of what the site has.
     Preserve(Server),
     Manifests(Manifests),
-    MaintenancePage {
-        /// Default: the page that comes with PlanB.
-        file: Option<PathBuf>,
-        container: String,
-    },
     Http(Http),
     Traffic(Traffic),
     PrimaryReady(PrimaryReady),

@@ -292,6 +292,12 @@ impl Executor {
             .map_err(|error| restore_error(error.into()))?;
         let records = ledger::records(&mut session).await.map_err(db_error)?;
         session.close().await;
+        // What was begun one way goes on that way.
+        let same =
+            |record: &&ledger::Record| record.digest == archive.digest && !record.trial && record.phase != Phase::Done;
+        if let Some(record) = records.iter().find(same) {
+            return Ok(record.replaces());
+        }
         let unfinished: BTreeSet<&String> = records
             .iter()
             // A trial is thrown away by whoever restores.

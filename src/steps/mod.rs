@@ -23,6 +23,7 @@ mod command;
 mod database;
 mod fence;
 mod http;
+mod outside;
 pub mod plan;
 mod terraform;
 pub mod values;
@@ -70,9 +71,9 @@ impl Hands for Executor {
                 })
             }
             Kind::Terraform(terraform) => self.terraform(task, terraform).await,
-            Kind::Manifests(_) | Kind::MaintenancePage { .. } | Kind::Traffic(_) | Kind::PrimaryReady(_) => {
-                Err(StepError::permanent("not there yet"))
-            }
+            Kind::Manifests(manifests) => self.manifests(task, manifests).await,
+            Kind::Traffic(traffic) => self.traffic(task, traffic).await,
+            Kind::PrimaryReady(wanted) => self.primary_ready(task, wanted).await,
         }
     }
 

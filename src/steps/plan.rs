@@ -100,7 +100,6 @@ fn role(kind: &Kind) -> Role {
         Kind::Terraform(_)
         | Kind::Accounts(_)
         | Kind::Manifests(_)
-        | Kind::MaintenancePage { .. }
         | Kind::Http(_)
         | Kind::PrimaryReady(_)
         | Kind::Manual { .. } => Role::Work,
@@ -123,7 +122,6 @@ pub fn kind(kind: &Kind) -> &'static str {
         Kind::LastBackup(_) => "last-backup",
         Kind::Preserve(_) => "preserve",
         Kind::Manifests(_) => "manifests",
-        Kind::MaintenancePage { .. } => "maintenance-page",
         Kind::Http(_) => "http",
         Kind::Traffic(_) => "traffic",
         Kind::PrimaryReady(_) => "primary-ready",
@@ -146,7 +144,6 @@ fn takes_back(step: &Written) -> bool {
         | Kind::LastBackup(_)
         | Kind::Preserve(_)
         | Kind::Manifests(_)
-        | Kind::MaintenancePage { .. }
         | Kind::Http(_)
         | Kind::Traffic(_)
         | Kind::PrimaryReady(_)
@@ -165,7 +162,6 @@ fn guards_itself(kind: &Kind) -> bool {
         | Kind::LastBackup(_)
         | Kind::Preserve(_)
         | Kind::Manifests(_)
-        | Kind::MaintenancePage { .. }
         | Kind::Http(_)
         | Kind::PrimaryReady(_)
         | Kind::Manual { .. } => true,

@@ -27,7 +27,7 @@ const COMMON: [&str; 8] = [
 ];
 
 /// Kinds, each with the keys it may have beside the common ones, and the time it may take where nothing is said.
-const KINDS: [(&str, &[&str], Duration); 17] = [
+const KINDS: [(&str, &[&str], Duration); 16] = [
     (
         "terraform",
         &[
@@ -56,7 +56,6 @@ const KINDS: [(&str, &[&str], Duration); 17] = [
         &["dir", "kubeconfig", "variables", "secrets"],
         Duration::from_secs(15 * 60),
     ),
-    ("maintenance-page", &["file", "container"], Duration::from_secs(2 * 60)),
     (
         "http",
         &[
@@ -91,19 +90,17 @@ const KINDS: [(&str, &[&str], Duration); 17] = [
     ("manual", &["text"], Duration::from_secs(24 * 60 * 60)),
 ];
 
-const OWN_KEYS: [&str; 33] = [
+const OWN_KEYS: [&str; 31] = [
     "action",
     "args",
     "backend",
     "body",
-    "container",
     "contains",
     "dir",
     "distribution",
     "domain",
     "environment",
     "expect",
-    "file",
     "host",
     "interval",
     "kubeconfig",
@@ -229,12 +226,6 @@ fn kind_of(section: &mut Section<'_, '_>, word: &str, default: Site) -> Option<K
                 secrets: secret_pairs(section, "secrets"),
             })
         }
-        "maintenance-page" => Kind::MaintenancePage {
-            file: section.text("file", absolute_path),
-            container: section
-                .text("container", |text| Ok(text.to_owned()))
-                .unwrap_or_else(|| "$web".to_owned()),
-        },
         "http" => Kind::Http(http(section)),
         "traffic" => {
             let distribution = section.text("distribution", plain);
