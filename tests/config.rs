@@ -983,7 +983,7 @@ fn json(name: &str) -> serde_json::Value {
 
 #[test]
 fn the_aws_policy_allows_three_calls_on_one_thing_each() {
-    assert_eq!(examples("json").len(), 2);
+    assert_eq!(examples("json").len(), 3);
     let policy = json("aws-iam-policy.json");
     let statements = policy["Statement"].as_array().unwrap();
     let actions: Vec<&str> = statements

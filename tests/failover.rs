@@ -43,12 +43,14 @@ needs = ["database"]
 name = "compare"
 stage = 2
 kind = "verify"
+host = "${database.host}"
 needs = ["restore"]
 
 [[failover_steps]]
 name = "accounts"
 stage = 2
 kind = "accounts"
+host = "${database.host}"
 needs = ["restore", "compare"]
 
 [[failover_steps]]
@@ -76,6 +78,7 @@ needs = ["fence"]
 name = "open"
 stage = 3
 kind = "standby-open"
+host = "${database.host}"
 needs = ["restore", "compare", "accounts", "fence", "last-backup", "cluster"]
 
 [[failover_steps]]
@@ -613,4 +616,58 @@ fn a_plan_shows_everything_and_touches_nothing() {
         .planb
         .fails(2, &["failback", "--yes", "--accept", "never-served=because"]);
     assert!(never.contains("nobody can answer"), "{never}");
+}
+
+/// What nobody outside reaches is done by the runner: the operator's command follows, and may be closed and opened again.
+#[test]
+fn the_runner_does_what_only_it_can() {
+    let lab = Lab::new(Flavor::MySql);
+    lab.planb.backup(&[]);
+    for step in ["restore", "verify", "accounts", "standby-open"] {
+        lab.planb.reconfigure(
+            &format!("kind = \"{step}\"\nhost"),
+            &format!("kind = \"{step}\"\nat = \"runner\"\nhost"),
+        );
+    }
+    let accepted = ["--accept", "backup-unproven=t", "--accept", "primary-healthy=t"];
+    let mut operator = lab
+        .planb
+        .spawn(&[&["failover", "--stage", "3", "--yes"], &accepted[..]].concat());
+    // Nobody is there to do it yet: the operator waits, and is closed.
+    let until = Instant::now() + Duration::from_secs(60);
+    let step = |name: &str| {
+        let status = lab.status();
+        let steps = status["operation"]["steps"].as_array().cloned().unwrap_or_default();
+        let found = steps.iter().find(|step| step["name"] == name);
+        found
+            .and_then(|step| step["state"].as_str().map(str::to_owned))
+            .unwrap_or_default()
+    };
+    while step("database") != "done" || step("cluster") != "done" {
+        assert!(Instant::now() < until, "{}", lab.status());
+    }
+    assert_eq!(step("restore"), "waiting");
+    operator.kill().expect("killed");
+    operator.wait().expect("ended");
+    let mut runner = lab.planb.spawn(&["runner"]);
+    while step("accounts") != "done" {
+        assert!(Instant::now() < until, "{}", lab.status());
+    }
+    assert_eq!(step("fence"), "waiting", "the operator's");
+    let done = lab.planb.json(&["--json", "failover", "--resume"]);
+    assert_eq!(done["result"], "done", "{done}");
+    let history = lab.planb.ok(&["history"]);
+    let by_runner = |what: &str| {
+        history
+            .lines()
+            .any(|line| line.contains("runner on") && line.contains(what))
+    };
+    assert!(
+        by_runner("restore begins") && by_runner("open begins") && !by_runner("fence begins"),
+        "{history}"
+    );
+    lab.app(&lab.standby, "INSERT INTO bank.log (what) VALUES ('new')")
+        .expect("served");
+    runner.kill().expect("killed");
+    runner.wait().expect("ended");
 }
