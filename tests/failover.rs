@@ -346,6 +346,17 @@ fn a_lost_primary_a_standby_that_serves_and_the_way_home() {
         let again = lab.planb.fails(3, &["failover", "--stage", "3", "--yes"]);
         assert!(again.contains("serves already"), "{again}");
 
+        // The agent fences it as soon as it answers.
+        lab.app(&lab.primary, "SELECT 1").expect("not yet");
+        let mut agent = lab.planb.spawn(&["agent"]);
+        let until = Instant::now() + Duration::from_secs(60);
+        while lab.status()["standing"]["pending_fences"] != serde_json::json!([]) {
+            assert!(Instant::now() < until, "{}", lab.status());
+        }
+        agent.kill().expect("killed");
+        agent.wait().expect("ended");
+        assert!(lab.app(&lab.primary, "SELECT 1").is_err(), "fenced");
+
         let home = lab.planb.json(&["--json", "failback", "--yes"]);
         assert_eq!(home["result"], "done", "{home}");
         assert_eq!(home["standing"]["serving"], "primary");

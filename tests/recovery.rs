@@ -737,6 +737,23 @@ async fn an_unprovable_fence_waits_for_somebody_to_answer_for_it() {
     assert_eq!(rest, Rest::Ended(Ended::Done));
     let pending: Vec<Site> = position.state.standing.pending_fences().collect();
     assert_eq!(pending, [Site::Primary], "it is tried again until it is proven");
+    // Which may be long after the operation ended; the next one begins with that.
+    let mut standing = position.state.standing.clone();
+    standing.proven(Site::Primary).expect("pending");
+    let proven = Event::FenceProven {
+        site: Site::Primary,
+        standing,
+    };
+    let after = journal
+        .append(&position, &lab.by(), proven.clone())
+        .await
+        .expect("written");
+    assert_eq!(journal.refresh(position.clone()).await.expect("readable"), after);
+    assert_eq!(journal.read().await.expect("readable"), after);
+    assert!(after.state.standing.pending_fences().next().is_none());
+    assert!(journal.append(&after, &lab.by(), proven).await.is_err(), "once");
+    lab.begin(Aim::Failback).await;
+    assert!(journal.read().await.expect("readable").state.open().is_some());
     let operation = position.state.operation.as_ref().expect("one");
     assert_eq!(
         operation.accepted[0].reason, "the data centre burned down",

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
 use super::prune::holds;
-use super::{Common, open, proof, target};
+use super::{Common, fences, open, proof, target};
 use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
 use crate::backup::entry::{BackupId, newest_good};
@@ -186,6 +186,10 @@ impl BackupRunner for Driven {
 
     async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
         let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        tokio::select! {
+            () = cancel.cancelled() => return Err(RunError::Cancelled),
+            () = fences::try_again(&self.config, &stores) => {}
+        }
         let (survey, _, proofs) = self.listed(&stores).await?;
         match proofs {
             // The RPO can be told without proofs, but not without a listing.

@@ -72,7 +72,7 @@ fn told(event: &Event) -> String {
         Event::Abandoning { reason } => format!("to be taken back: {reason}"),
         Event::TakingBack { step, .. } => format!("{step} is being taken back"),
         Event::TakenBack { step, note } => format!("{step} taken back: {note}"),
-        Event::FenceProven { site } => format!("the fence of the {site} is proven now"),
+        Event::FenceProven { site, .. } => format!("the fence of the {site} is proven now"),
         Event::Ended { how, standing } => {
             let how = match how {
                 Ended::Done => "done",

@@ -17,6 +17,7 @@ mod doctor;
 mod failback;
 mod failover;
 mod failure;
+mod fences;
 mod follow;
 mod history;
 mod open;

@@ -160,9 +160,11 @@ pub enum Event {
         step: String,
         note: String,
     },
-    /// A fence that could not be proven is proven now.
+    /// A fence that could not be proven is proven now; also written when no operation is open.
     FenceProven {
         site: Site,
+        /// What the next operation begins with, if none is open.
+        standing: Standing,
     },
     Ended {
         how: Ended,

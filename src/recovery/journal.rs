@@ -136,10 +136,11 @@ impl Journal {
             position.state.digest = digest;
             position.state.entries = *number;
             position.at = Some(last.at);
-            if let Event::Ended { standing, .. } = last.event {
-                position.state.standing = standing;
-            } else {
-                return Err(damage(name, "the operation does not end with it".to_owned(), &position));
+            match last.event {
+                Event::Ended { standing, .. } | Event::FenceProven { standing, .. } => {
+                    position.state.standing = standing
+                }
+                _ => return Err(damage(name, "the operation does not end with it".to_owned(), &position)),
             }
         }
         let is_first = before.is_none();
@@ -173,14 +174,20 @@ impl Journal {
     pub async fn refresh(&self, mut position: Position) -> Result<Position, JournalError> {
         loop {
             let state = &position.state;
-            let (operation, number) = match state.open() {
-                Some(operation) => (operation.number, state.entries + 1),
-                None => (state.operations + 1, 1),
-            };
-            let name = self.name(position.generation, operation, number);
-            if self.store.properties(&name).await?.is_none() {
-                return Ok(position);
+            // A fence may be proven after the end of an operation.
+            let mut names = vec![self.name(position.generation, state.operations, state.entries + 1)];
+            if state.open().is_none() {
+                names.push(self.name(position.generation, state.operations + 1, 1));
             }
+            let mut there = None;
+            for name in names {
+                if there.is_none() && self.store.properties(&name).await?.is_some() {
+                    there = Some(name);
+                }
+            }
+            let Some(name) = there else {
+                return Ok(position);
+            };
             let (entry, digest) = self
                 .entry(&name)
                 .await?

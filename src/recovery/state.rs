@@ -75,6 +75,20 @@ impl Standing {
         next.is_some_and(|next| consistent_at >= next.since)
     }
 
+    /// A pending fence was proven.
+    ///
+    /// # Errors
+    /// That there was none.
+    pub fn proven(&mut self, site: Site) -> Result<(), String> {
+        match self.fenced.get_mut(&site) {
+            Some(proof) if *proof == Proof::Unprovable => {
+                *proof = Proof::Proven;
+                Ok(())
+            }
+            Some(_) | None => Err(format!("there is no pending fence of the {site}")),
+        }
+    }
+
     /// Sites that were fenced, and nobody could prove it.
     pub fn pending_fences(&self) -> impl Iterator<Item = Site> {
         self.fenced
@@ -180,12 +194,19 @@ impl State {
             next.begin(entry).map_err(illegal)?;
             return Ok(next);
         }
+        if entry.operation != self.operations || entry.number != self.entries + 1 {
+            return Err(illegal("its number is another one's".to_owned()));
+        }
+        if let (Event::FenceProven { site, standing }, None) = (&entry.event, self.open()) {
+            next.standing.proven(*site).map_err(illegal)?;
+            return match next.standing == *standing {
+                true => Ok(next),
+                false => Err(illegal("it tells of another standing than there is".to_owned())),
+            };
+        }
         let Some(operation) = next.operation.as_mut().filter(|operation| operation.ended.is_none()) else {
             return Err(illegal("no operation is open".to_owned()));
         };
-        if entry.operation != operation.number || entry.number != self.entries + 1 {
-            return Err(illegal("its number is another one's".to_owned()));
-        }
         operation.take(&mut next.standing, entry).map_err(illegal)?;
         Ok(next)
     }

@@ -43,9 +43,13 @@ impl Operation {
             }
             Event::TakingBack { step, bound } => self.take_back(step, run, *bound),
             Event::TakenBack { step, .. } => self.taken_back(standing, step, run),
-            Event::FenceProven { site } => {
-                standing.fenced.insert(*site, Proof::Proven);
-                Ok(())
+            Event::FenceProven { site, standing: told } => {
+                standing.proven(*site)?;
+                if told == standing {
+                    Ok(())
+                } else {
+                    Err("it tells of another standing than there is".to_owned())
+                }
             }
             Event::Ended { how, standing: told } => self.end(standing, *how, told, at),
         }

@@ -28,7 +28,16 @@ const TOLD_EVERY: Duration = Duration::from_secs(2);
 impl Executor {
     /// Where a site's database is, password in hand.
     pub(super) async fn address(&self, task: &Task, server: &Server) -> Result<Address, StepError> {
-        let (settings, section) = match server.site {
+        let host = match &server.host {
+            Some(host) => Some(self.render(host, task).await?.plain("host")?),
+            None => None,
+        };
+        self.address_of(server.site, host).await
+    }
+
+    /// `host`: instead of the configured one.
+    pub(super) async fn address_of(&self, site: Site, host: Option<String>) -> Result<Address, StepError> {
+        let (settings, section) = match site {
             Site::Primary => (&self.config.primary, "[primary]"),
             Site::Standby => (&self.config.standby, "[standby]"),
         };
@@ -36,10 +45,6 @@ impl Executor {
             return Err(StepError::permanent(format!(
                 "the configuration has no {section}: it says where that database is, and as whom to write to it"
             )));
-        };
-        let host = match &server.host {
-            Some(host) => self.render(host, task).await?.plain("host")?,
-            None => settings.host.clone(),
         };
         let tls_ca = match &settings.tls_ca {
             Some(path) => Some(
@@ -50,7 +55,7 @@ impl Executor {
             None => None,
         };
         Ok(Address {
-            host,
+            host: host.unwrap_or_else(|| settings.host.clone()),
             port: settings.port,
             user: settings.user.clone(),
             password: self.secret(&settings.password, &format!("{section} password")).await?,

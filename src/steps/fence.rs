@@ -6,21 +6,24 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Executor, plan};
-use crate::config::steps::Server;
+use crate::config::steps::{self, Server};
 use crate::fence::{Change, Credentials, Fence, FenceError, Held, Pattern, Raised, Verdict};
+use crate::mysql::Address;
 use crate::recovery::engine::{StepError, Task};
 use crate::recovery::event::{Outcome, Proof};
+use crate::recovery::plan::Site;
+use crate::recovery::state::Standing;
 
 /// How long sessions may take to end; a large transaction takes its time to be rolled back.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What a fence changed, among a step's outputs: where the server could not keep it, this is all there is.
-fn changes(server: &Server) -> String {
-    format!("changes-at-{}", plan::site(server.site))
+fn changes(site: Site) -> String {
+    format!("changes-at-{site}")
 }
 
 impl Executor {
     pub(super) async fn fence(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
-        let fence = self.fence_of(task, server).await?;
+        let fence = self.fence_of(self.address(task, server).await?).await?;
         let remembered = remembered(task, server);
         let told = |text: &str| self.tell.tell(&task.step.name, text);
         let raised = tokio::select! {
@@ -43,14 +46,14 @@ impl Executor {
             ..Outcome::default()
         };
         if let Ok(changes) = serde_json::to_value(&raised.changes) {
-            outcome.outputs.insert(self::changes(server), changes);
+            outcome.outputs.insert(self::changes(plan::site(server.site)), changes);
         }
         Ok(outcome)
     }
 
     /// Takes back what a fence changed at the site, in whichever operation that was.
     pub(super) async fn lift(&self, task: &Task, server: &Server) -> Result<String, StepError> {
-        let fence = self.fence_of(task, server).await?;
+        let fence = self.fence_of(self.address(task, server).await?).await?;
         let told = |text: &str| self.tell.tell(&task.step.name, text);
         let lifted = fence
             .lift(task.operation.number, &remembered(task, server), &told)
@@ -62,8 +65,27 @@ impl Executor {
         })
     }
 
-    async fn fence_of(&self, task: &Task, server: &Server) -> Result<Fence, StepError> {
-        let address = self.address(task, server).await?;
+    /// Raises a pending fence again, from outside any operation.
+    ///
+    /// # Errors
+    /// Why it could not be tried, or is still not proven.
+    pub async fn fence_again(&self, site: Site, standing: &Standing, operation: u64) -> Result<(), StepError> {
+        let written = match site {
+            Site::Primary => steps::Site::Primary,
+            Site::Standby => steps::Site::Standby,
+        };
+        let fence = self.fence_of(self.address_of(written, None).await?).await?;
+        let raised = fence
+            .raise(operation, &kept(standing, site), &|_| {})
+            .await
+            .map_err(fence_error)?;
+        match raised.verdict() {
+            Verdict::Proven => Ok(()),
+            Verdict::Unprovable(why) | Verdict::Failed(why) => Err(StepError::passing(why)),
+        }
+    }
+
+    async fn fence_of(&self, address: Address) -> Result<Fence, StepError> {
         let mut accounts = Vec::new();
         let mut try_as = Vec::new();
         for account in self.application().await? {
@@ -100,8 +122,13 @@ impl Executor {
 }
 
 fn remembered(task: &Task, server: &Server) -> BTreeSet<Change> {
-    let key = changes(server);
-    task.standing
+    kept(&task.standing, plan::site(server.site))
+}
+
+/// What fences of that site changed, as far as outputs tell.
+fn kept(standing: &Standing, site: Site) -> BTreeSet<Change> {
+    let key = changes(site);
+    standing
         .outputs
         .values()
         .filter_map(|given| given.values.get(&key))

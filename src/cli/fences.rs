@@ -1,0 +1,91 @@
+//! Fences that nobody could prove when the service moved, tried again until they hold: a primary that comes back must not take
+//! the application's writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::failure::told;
+use super::open;
+use crate::backup::claim;
+use crate::backup::lease::{self, Who};
+use crate::config::Config;
+use crate::recovery::event::{By, Event};
+use crate::recovery::journal::{Journal, JournalError, Position};
+use crate::recovery::plan::Site;
+use crate::secret::resolver::Resolver;
+use crate::steps::{Executor, Tell};
+
+/// One look at a server that may be gone.
+const WITHIN: Duration = Duration::from_secs(90);
+const LEASE_FOR: Duration = Duration::from_secs(30);
+
+/// Does nothing where no fence is pending, or an operation is open (which raises it itself). What goes wrong is told, and
+/// tried again with the next look.
+pub async fn try_again(config: &Config, stores: &open::Stores) {
+    let journal = open::journal(config, stores);
+    // A journal that cannot be read is told where it stands in the way.
+    let Ok(position) = journal.read().await else { return };
+    let standing = &position.state.standing;
+    // One at a time: the position is another one afterwards.
+    let Some(site) = standing.pending_fences().next() else {
+        return;
+    };
+    if position.state.open().is_some() || config.accounts.is_empty() {
+        return;
+    }
+    let executor = Executor {
+        config: config.clone(),
+        resolver: Resolver::for_config(config),
+        backups: Arc::clone(&stores.backups),
+        control: Arc::clone(&stores.control),
+        tell: Arc::new(Nobody),
+        runner: open::runner_of,
+    };
+    let tried = executor.fence_again(site, standing, position.state.operations);
+    match tokio::time::timeout(WITHIN, tried).await {
+        Ok(Ok(())) => note(config, stores, &journal, &position, site).await,
+        Ok(Err(error)) => tracing::warn!(%site, %error, "the fence is still not proven"),
+        Err(_) => tracing::warn!(%site, "the fence is still not proven: no answer"),
+    }
+}
+
+/// Under the operator's lease, so that nobody opens an operation between our look and our entry.
+async fn note(config: &Config, stores: &open::Stores, journal: &Journal, position: &Position, site: Site) {
+    let by = By {
+        who: "agent".to_owned(),
+        host: lease::host_name(),
+        run: format!("{:016x}", rand::random::<u64>()),
+    };
+    let who = Who {
+        holder: by.who.clone(),
+        run_id: by.run.clone(),
+        host: by.host.clone(),
+        pid: std::process::id(),
+    };
+    let name = format!("lease/operator-{}", claim::key(&config.store.prefix));
+    let Ok(lease) = lease::acquire(Arc::clone(&stores.control), &name, who, LEASE_FOR).await else {
+        return;
+    };
+    let written = async {
+        let mut standing = position.state.standing.clone();
+        if journal.refresh(position.clone()).await? != *position || standing.proven(site).is_err() {
+            return Err(JournalError::Raced);
+        }
+        journal
+            .append(position, &by, Event::FenceProven { site, standing })
+            .await
+    };
+    match written.await {
+        Ok(_) => tracing::info!(%site, "the fence is proven now: it takes no more writes of the application"),
+        Err(error) => tracing::warn!(%site, %error, "the fence is proven, and that is not written down yet"),
+    }
+    if let Err(error) = lease.release().await {
+        tracing::debug!(error = told(&error), "the lease was not given back");
+    }
+}
+
+struct Nobody;
+
+impl Tell for Nobody {
+    fn tell(&self, _step: &str, _text: &str) {}
+}
