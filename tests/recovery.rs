@@ -960,13 +960,16 @@ fn event(state: &State, (what, which, how): (u8, usize, u8)) -> Event {
             let mut outcome = Outcome::default();
             match role {
                 Some(Role::Fence(_)) => outcome.proof = Some(if how == 0 { Proof::Unprovable } else { Proof::Proven }),
-                Some(Role::Restore(_)) => outcome.backup = Some(backup(i64::from(how))),
+                Some(Role::Restore(_)) => {
+                    let chosen = state.operation.as_ref().and_then(|operation| operation.backup.clone());
+                    outcome.backup = if how == 0 { Some(backup(3)) } else { chosen };
+                }
                 Some(Role::LastBackup(_)) => outcome.backup = Some(backup(5 + i64::from(how))),
                 _ => {}
             }
             Event::Done { step, outcome }
         }
-        8 if how > 0 => Event::Taken,
+        8 if how > 0 => Event::Taken { at: Place::Operator },
         8 => Event::Failed {
             step: running.unwrap_or_else(|| name(which)),
             error: "no".to_owned(),
@@ -979,7 +982,7 @@ fn event(state: &State, (what, which, how): (u8, usize, u8)) -> Event {
         10 if how == 0 && which < 2 => Event::Abandoning {
             reason: "so".to_owned(),
         },
-        10 => Event::Taken,
+        10 => Event::Taken { at: Place::Operator },
         11 => Event::TakingBack {
             step: likely.unwrap_or_else(|| name(which)),
             bound,
@@ -1052,6 +1055,13 @@ fn never(before: &State, after: &State) -> Result<(), TestCaseError> {
                         .with_role(|role| matches!(role, Role::Verify(_)))
                         .all(|verify| matches!(operation.progress(&verify.name), Progress::Done { .. }));
                     prop_assert!(verified || accepted(Rule::Unverified), "what was not compared serves");
+                    if let Role::Open(site) = step.role {
+                        prop_assert_eq!(
+                            standing.restored.get(&site),
+                            operation.backup.as_ref(),
+                            "another backup serves"
+                        );
+                    }
                 }
                 Role::Destroy if begins => prop_assert!(standing.serving != Some(Site::Standby)),
                 _ => {}

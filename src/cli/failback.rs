@@ -9,11 +9,11 @@ use serde_json::json;
 use super::failure::Failure;
 use super::operation::{Desk, Opening, OperationArgs, confirm, refuse, standing_json, standing_line, unanswered};
 use super::screen::Screen;
-use super::{Common, open};
+use super::{Common, fences, open};
 use crate::recovery::engine::Rest;
-use crate::recovery::event::Accepted;
+use crate::recovery::event::{Accepted, Event};
 use crate::recovery::journal::Position;
-use crate::recovery::plan::{Aim, Place, Plan};
+use crate::recovery::plan::{Aim, Place, Plan, Site};
 use crate::recovery::rules::{Facts, Limits, against};
 use crate::steps;
 
@@ -68,7 +68,22 @@ async fn act(desk: &Desk, args: &FailbackArgs, accepted: Vec<Accepted>) -> Resul
         let position = desk.take_up(position, &args.operation, accepted).await?;
         return desk.go_on(position, &screen).await;
     }
+    let mut position = position;
     let (aim, plan) = way(desk, &position)?;
+    // What the primary takes in from here on would be lost.
+    if aim == Aim::Failback && position.state.open().is_none() {
+        let pending: Vec<Site> = position.state.standing.pending_fences().collect();
+        for site in pending.into_iter().filter(|site| *site == Site::Primary) {
+            if let Err(why) = fences::raise(&desk.config, &desk.stores, &position, site).await {
+                eprintln!("planb: the fence of the {site} is still not proven: {why}");
+                continue;
+            }
+            let mut standing = position.state.standing.clone();
+            if standing.proven(site).is_ok() {
+                position = desk.append(&position, Event::FenceProven { site, standing }).await?;
+            }
+        }
+    }
     let facts = Facts {
         primary: None,
         chosen: None,

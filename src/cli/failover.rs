@@ -39,7 +39,7 @@ pub struct FailoverArgs {
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=3), required_unless_present_any = ["resume", "abandon", "approve"])]
     stage: Option<u8>,
     /// The primary is well: fence it first, take a last backup, and lose nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["backup", "at"])]
     planned: bool,
     /// Restore this backup rather than the newest good one (after a logical corruption, say)
     #[arg(long, value_name = "ID", conflicts_with = "at")]

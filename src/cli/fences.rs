@@ -33,6 +33,14 @@ pub async fn try_again(config: &Config, stores: &open::Stores) {
     if position.state.open().is_some() || config.accounts.is_empty() {
         return;
     }
+    match raise(config, stores, &position, site).await {
+        Ok(()) => note(config, stores, &journal, &position, site).await,
+        Err(why) => tracing::warn!(%site, why, "the fence is still not proven"),
+    }
+}
+
+/// Raises a pending fence, and says why it is still not proven.
+pub async fn raise(config: &Config, stores: &open::Stores, position: &Position, site: Site) -> Result<(), String> {
     let executor = Executor {
         config: config.clone(),
         resolver: Resolver::for_config(config),
@@ -41,11 +49,10 @@ pub async fn try_again(config: &Config, stores: &open::Stores) {
         tell: Arc::new(Nobody),
         runner: open::runner_of,
     };
-    let tried = executor.fence_again(site, standing, position.state.operations);
+    let tried = executor.fence_again(site, &position.state.standing, position.state.operations);
     match tokio::time::timeout(WITHIN, tried).await {
-        Ok(Ok(())) => note(config, stores, &journal, &position, site).await,
-        Ok(Err(error)) => tracing::warn!(%site, %error, "the fence is still not proven"),
-        Err(_) => tracing::warn!(%site, "the fence is still not proven: no answer"),
+        Ok(tried) => tried.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer".to_owned()),
     }
 }
 
@@ -68,7 +75,8 @@ async fn note(config: &Config, stores: &open::Stores, journal: &Journal, positio
     };
     let written = async {
         let mut standing = position.state.standing.clone();
-        if journal.refresh(position.clone()).await? != *position || standing.proven(site).is_err() {
+        let is_ours = lease.confirm().await.is_ok();
+        if !is_ours || journal.refresh(position.clone()).await? != *position || standing.proven(site).is_err() {
             return Err(JournalError::Raced);
         }
         journal

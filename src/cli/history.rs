@@ -55,7 +55,7 @@ fn told(event: &Event) -> String {
         }
         Event::Approved => "agrees".to_owned(),
         Event::Accept(accepted) => format!("accepts {}: {}", accepted.rule, accepted.reason),
-        Event::Taken => "goes on".to_owned(),
+        Event::Taken { .. } => "goes on".to_owned(),
         Event::Left => "leaves".to_owned(),
         Event::Started { step, .. } => format!("{step} begins"),
         Event::Done { step, outcome } => {

@@ -226,10 +226,29 @@ impl Desk {
                 eprintln!(
                     "planb: the journal is damaged ({blob}: {detail}); a new one is begun from what could be read"
                 );
+                self.journal.seal(&good).await?;
                 Ok(Journal::anew(&good))
             }
             read => Ok(read?),
         }
+    }
+
+    /// Whoever goes on does what the operation began with, or somebody answers for that.
+    fn check_plan(&self, position: &Position) -> Result<(), Failure> {
+        let Some(operation) = position.state.open() else {
+            return Ok(());
+        };
+        let written = steps::plan::written(operation.aim, &self.config);
+        if steps::plan::digest(written, &operation.plan) == operation.plan_digest
+            || operation.has_accepted(Rule::PlanChanged)
+        {
+            return Ok(());
+        }
+        refuse(&[Refusal {
+            rule: Rule::PlanChanged,
+            why: "the configured steps here are not those that the operation began with; use the same configuration"
+                .to_owned(),
+        }])
     }
 
     /// Goes on until it comes to rest here.
@@ -237,6 +256,7 @@ impl Desk {
         let Some(held) = &self.lease else {
             return Err(Failure::failed("no lease is held"));
         };
+        self.check_plan(&position)?;
         let cancel = CancellationToken::new();
         let engine = Engine {
             journal: self.journal.clone(),
@@ -336,6 +356,14 @@ impl Desk {
             facts: opening.facts,
             accepted: opening.accepted,
         };
+        // A machine that slept at the question may have lost it.
+        if let Some(held) = &self.lease
+            && !held.confirm().await
+        {
+            return Err(Failure::Refused(
+                "the lease was lost meanwhile; look with planb status, and begin again".to_owned(),
+            ));
+        }
         match self.append(position, event).await {
             Err(Failure::Refused(_)) => Err(Failure::Refused(
                 "somebody else has just begun an operation; planb status shows it".to_owned(),
@@ -356,21 +384,6 @@ impl Desk {
                 "no operation is open: there is nothing to go on with; planb history shows the past".to_owned(),
             ));
         };
-        let written = steps::plan::written(operation.aim, &self.config);
-        if steps::plan::digest(written, &operation.plan) != operation.plan_digest
-            && !args.approve
-            && !accepted
-                .iter()
-                .any(|accepted| accepted.rule == Rule::PlanChanged.name())
-        {
-            return refuse(&[Refusal {
-                rule: Rule::PlanChanged,
-                why:
-                    "the configured steps here are not those that the operation began with; use the same configuration"
-                        .to_owned(),
-            }])
-            .map(|()| position);
-        }
         if args.abandon && operation.committed_at.is_some() {
             return refuse(&[Refusal {
                 rule: Rule::Committed,

@@ -42,6 +42,8 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         if !has_work(&position) || left_at == Some((position.state.operations, position.state.entries)) {
             continue;
         }
+        // Each time another run: what an earlier one left at work is at work no more.
+        desk.by.run = format!("{:016x}", rand::random::<u64>());
         if let Err(error) = desk.take_lease(false).await {
             tracing::warn!(error = error.message(), "another runner is at it");
             continue;
@@ -51,6 +53,8 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         desk.give_lease_back().await;
         match done {
             Ok((Rest::Stopped, _)) => return Ok(()),
+            // Whoever was away for a moment goes on; what failed waits for somebody else's entry.
+            Ok((Rest::Lost, _)) => {}
             Ok((rest, position)) => {
                 // Nothing is tried again before somebody else wrote something.
                 left_at = Some((position.state.operations, position.state.entries));

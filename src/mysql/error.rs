@@ -16,7 +16,7 @@ pub enum DbError {
         detail: String,
     },
     /// Name and password are right; servers look at the lock last.
-    #[error("account {user} at {place} is locked ({detail})")]
+    #[error("{place} refused account {user}: it is locked ({detail})")]
     Locked {
         place: String,
         user: String,

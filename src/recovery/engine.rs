@@ -144,7 +144,9 @@ impl Engine {
         // Whatever ends this call also ends what it began.
         let _guard = tasks.stop.clone().drop_guard();
         let mut position = self
-            .write(position, |position| position.state.open().map(|_| Event::Taken))
+            .write(position, |position| {
+                position.state.open().map(|_| Event::Taken { at: self.here })
+            })
             .await?;
         let rest = tokio::select! {
             biased;
@@ -262,7 +264,13 @@ impl Engine {
                 .await
             {
                 Ok(next) => *position = next,
-                Err(JournalError::Raced | JournalError::Illegal(_)) => return Ok(true),
+                Err(JournalError::Raced) => return Ok(true),
+                Err(JournalError::Illegal(error)) => {
+                    // Decided on a state that has moved on: not asked again at once.
+                    tracing::warn!(%error, "a step is not begun");
+                    tasks.pauses.insert(name.clone(), Instant::now() + RETRY_PAUSE);
+                    return Ok(any);
+                }
                 Err(error) => return Err(error),
             }
             self.watch.moved(position);
@@ -302,7 +310,12 @@ impl Engine {
             .await
         {
             Ok(next) => *position = next,
-            Err(JournalError::Raced | JournalError::Illegal(_)) => return Ok(true),
+            Err(JournalError::Raced) => return Ok(true),
+            Err(JournalError::Illegal(error)) => {
+                tracing::warn!(%error, "a step is not taken back");
+                tasks.pauses.insert(name.to_owned(), Instant::now() + RETRY_PAUSE);
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         }
         self.watch.moved(position);
@@ -315,7 +328,9 @@ impl Engine {
         let Some(operation) = position.state.open() else {
             return Ok(Look::Newest);
         };
-        if operation.pinned || site != super::plan::Site::Standby {
+        // A primary that nobody can fence goes on being protected: its backups would never end this.
+        let is_enough = operation.has_accepted(Rule::Unfenced) && operation.renewals > 0;
+        if operation.pinned || is_enough || site != super::plan::Site::Standby {
             return Ok(Look::Newest);
         }
         let newest = match self.hands.newest().await {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::plan::{Aim, Plan, Site};
+use super::plan::{Aim, Place, Plan, Site};
 use super::state::Standing;
 
 /// The version of entries that this program writes and reads.
@@ -126,7 +126,9 @@ pub enum Event {
     Approved,
     Accept(Accepted),
     /// A process goes on with the operation.
-    Taken,
+    Taken {
+        at: Place,
+    },
     /// It stopped by itself: nothing of its is at work any more.
     Left,
     /// `bound`: until then somebody else's effect may still happen after its process is gone.

@@ -125,6 +125,22 @@ impl Journal {
         let Some((&operation, entries)) = names.last_key_value() else {
             return Ok(position);
         };
+        // Whatever is damaged before: the first entry of the latest operation tells the whole standing.
+        position.state.operations = operation.saturating_sub(1);
+        if let Some(first) = entries.get(&1)
+            && let Ok((
+                Entry {
+                    event: Event::Opened { standing, .. },
+                    ..
+                },
+                _,
+            )) = self.entry(first).await?
+        {
+            position.state.standing = standing;
+            position.state.operations = operation;
+        }
+        let told = position.clone();
+        position.state = State::default();
         // What went before is told by the first entry, and must be what its own last one said.
         let before = operation.checked_sub(1).and_then(|before| names.get(&before));
         if let Some((number, name)) = before.and_then(|entries| entries.last_key_value()) {
@@ -140,7 +156,7 @@ impl Journal {
                 Event::Ended { standing, .. } | Event::FenceProven { standing, .. } => {
                     position.state.standing = standing
                 }
-                _ => return Err(damage(name, "the operation does not end with it".to_owned(), &position)),
+                _ => return Err(damage(name, "the operation does not end with it".to_owned(), &told)),
             }
         }
         let is_first = before.is_none();
@@ -278,6 +294,28 @@ impl Journal {
             }
         }
         Ok((entries, unreadable))
+    }
+
+    /// Closes a damaged generation, so that whoever still goes on with it is stopped at its next entry.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn seal(&self, good: &Position) -> Result<(), JournalError> {
+        let state = &good.state;
+        for name in [
+            self.name(good.generation, state.operations, state.entries + 1),
+            self.name(good.generation, state.operations + 1, 1),
+        ] {
+            match self
+                .store
+                .put(&name, Bytes::from_static(b"sealed\n"), Condition::Absent)
+                .await
+            {
+                Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Where a new generation begins, after damage.

@@ -97,13 +97,8 @@ impl Look {
                     return;
                 }
             }
-            Progress::Failed { run: of, tries, .. } if of == run && *tries > step.retries => {
-                self.failed.push(step.name.clone());
-                self.stops |= step.on_failure == OnFailure::Stop;
-                return;
-            }
-            // What failed elsewhere is that place's to try again, or to stop at.
-            Progress::Failed { tries, .. } if step.at != here && *tries > step.retries => {
+            // Whoever it was: only a person who goes on has it tried again.
+            Progress::Failed { tries, .. } if *tries > step.retries => {
                 self.failed.push(step.name.clone());
                 self.stops |= step.on_failure == OnFailure::Stop;
                 return;

@@ -29,6 +29,14 @@ pub struct Operation {
     pub steps: BTreeMap<String, Progress>,
     /// How often the run that tried a step last has failed at it.
     pub(super) tries: BTreeMap<String, (String, u32)>,
+    /// Steps that made something, as far as anybody knows: they were begun and broken off, or said so.
+    pub(super) made: BTreeSet<String>,
+    /// At work while the backup was renewed: what they do is of the older one.
+    pub(super) stale: BTreeSet<String>,
+    /// How often a newer backup took the place of the one before.
+    pub renewals: u32,
+    /// As the operation before left it.
+    pub before: Standing,
     /// When the commit point was passed.
     pub committed_at: Option<Timestamp>,
     /// Why, and when.
@@ -101,6 +109,14 @@ impl Operation {
                 }
             }
             Role::Restore(Site::Primary) if !standing.standby_served => rules.push(Rule::NeverServed),
+            // A primary that comes back may take writes that nobody would find again.
+            Role::Preserve(Site::Primary) | Role::Restore(Site::Primary)
+                if standing.fenced.get(&Site::Primary) != Some(&Proof::Proven) =>
+            {
+                rules.push(Rule::Unfenced);
+            }
+            // It holds what nobody else has.
+            Role::Restore(Site::Standby) if standing.standby_served => rules.push(Rule::Serving),
             Role::Restore(site) if standing.serving == Some(site) => rules.push(Rule::Serving),
             Role::Traffic(site) if standing.serving != Some(site) => rules.push(Rule::NotServing),
             Role::Unfence(site) if standing.serving == Some(site.other()) => rules.push(Rule::Serving),
@@ -121,20 +137,27 @@ impl Operation {
 
     /// Whether abandoning still has to do with this step.
     pub fn is_to_take_back(&self, name: &str) -> bool {
-        let can_be = self.plan.step(name).is_some_and(|step| step.takes_back) && !self.has_skipped(name);
+        let Some(step) = self.plan.step(name) else { return false };
+        // A fence that is left standing would stand at the site that serves.
+        let is_fence = matches!(step.role, Role::Fence(_));
+        let can_be = step.takes_back && (is_fence || !self.has_skipped(name)) && !self.was_fenced_before(step);
         match self.progress(name) {
-            Progress::Done { outcome, .. } => can_be && !outcome.found,
-            Progress::Running { .. } | Progress::Failed { .. } => can_be,
-            Progress::TakingBack { .. } => can_be,
-            Progress::Waiting | Progress::TakenBack => false,
+            Progress::Done { .. } | Progress::Waiting => can_be && self.made.contains(name),
+            Progress::Running { .. } | Progress::Failed { .. } | Progress::TakingBack { .. } => can_be,
+            Progress::TakenBack => false,
         }
+    }
+
+    /// Whether the fence stood before the operation, whose it is not to lift then.
+    fn was_fenced_before(&self, step: &Step) -> bool {
+        matches!(step.role, Role::Fence(site) if self.before.fenced.contains_key(&site))
     }
 
     /// What is left when the operation ends so.
     pub fn leaves(&self, standing: &Standing, how: Ended) -> Standing {
         let mut left = standing.clone();
         let is_left = self.plan.steps.iter().any(|step| {
-            step.takes_back && !matches!(self.progress(&step.name), Progress::Waiting | Progress::TakenBack)
+            step.takes_back && self.made.contains(&step.name) && *self.progress(&step.name) != Progress::TakenBack
         });
         match (how, self.aim) {
             (Ended::Done, Aim::Failover { stage, .. }) => left.stage = left.stage.max(stage),
@@ -146,8 +169,8 @@ impl Operation {
                 left.fenced.remove(&Site::Standby);
             }
             (Ended::Abandoned, Aim::Failover { .. }) if !is_left => {
-                left.stage = 1;
-                left.outputs.retain(|name, _| self.plan.step(name).is_none());
+                left.stage = self.before.stage;
+                left.outputs.retain(|name, _| self.before.outputs.contains_key(name));
             }
             (Ended::Abandoned, _) => {}
         }

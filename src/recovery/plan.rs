@@ -233,6 +233,16 @@ impl Plan {
             if self.before(&step.name).len() > self.steps.len() {
                 continue;
             }
+            let must_stop = matches!(
+                step.role,
+                Role::Restore(_) | Role::Fence(_) | Role::Open(_) | Role::LastBackup(_) | Role::Preserve(_)
+            );
+            if must_stop && step.on_failure == OnFailure::Continue {
+                wrong(
+                    "on_failure",
+                    "must be \"stop\": without this step data would be lost, and nobody asked".to_owned(),
+                );
+            }
             for (role, wanted) in self.order(step.role, towards) {
                 let before = self.before(&step.name);
                 let missing: Vec<&str> = self
@@ -256,6 +266,18 @@ impl Plan {
                 message: format!("one step must open the {towards} for writes; there are {opens}"),
             });
         }
+        for (wanted, what) in [
+            (Role::Fence(towards.other()), "fence"),
+            (Role::LastBackup(towards.other()), "take a last backup of"),
+        ] {
+            if opens > 0 && self.with_role(|role| role == wanted).next().is_none() {
+                mistakes.push(Mistake {
+                    step: end,
+                    key: "kind",
+                    message: format!("one step must {what} the {}; there is none", towards.other()),
+                });
+            }
+        }
         if opens > 0 && restores != 1 {
             mistakes.push(Mistake {
                 step: end,
@@ -274,7 +296,12 @@ impl Plan {
                 ("it serves what was restored", Role::Restore(site)),
                 ("what was not compared must not serve", Role::Verify(site)),
                 ("two sites must never serve at once", Role::Fence(site.other())),
+                (
+                    "what the other site took last must not be left behind",
+                    Role::LastBackup(site.other()),
+                ),
             ],
+            Role::LastBackup(site) => vec![("what is written after it would be lost", Role::Fence(site))],
             Role::Traffic(site) if site == towards => {
                 vec![(
                     "users must not be sent to a site that takes no writes",
@@ -286,10 +313,15 @@ impl Plan {
                 ("what serves must not be destroyed", Role::Open(towards)),
             ],
             Role::Restore(site) if site == Site::Primary => {
-                vec![("it holds what nobody else has", Role::Preserve(site))]
+                vec![
+                    ("it holds what nobody else has", Role::Preserve(site)),
+                    (
+                        "it brings home what the standby took in",
+                        Role::LastBackup(site.other()),
+                    ),
+                ]
             }
             Role::Work
-            | Role::LastBackup(_)
             | Role::Restore(_)
             | Role::Fence(_)
             | Role::Open(_)

@@ -263,6 +263,10 @@ impl State {
                 .map(|step| (step.name.clone(), Progress::Waiting))
                 .collect(),
             tries: BTreeMap::new(),
+            made: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            renewals: 0,
+            before: standing.clone(),
             committed_at: None,
             abandoning: None,
             ended: None,

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::event::{Chosen, Ended, Entry, Event, Outcome, Proof};
 use super::operation::Operation;
-use super::plan::{Role, Site, Step};
+use super::plan::{Place, Role, Site, Step};
+use super::rules::Rule;
 use super::state::{Epoch, Given, Progress, Standing};
 
 impl Operation {
@@ -20,10 +21,17 @@ impl Operation {
             }
             Event::Accept(accepted) => {
                 self.accepted.push(accepted.clone());
+                // The others agreed with something else.
+                if self.approvers > 1 {
+                    self.approved = BTreeSet::from([entry.by.who.clone()]);
+                }
                 Ok(())
             }
-            Event::Taken => {
-                self.try_anew();
+            Event::Taken { at: place } => {
+                // A person who goes on has looked at what failed; the runner has not.
+                if *place == Place::Operator {
+                    self.try_anew();
+                }
                 Ok(())
             }
             Event::Left => {
@@ -55,7 +63,7 @@ impl Operation {
         }
     }
 
-    /// Whoever goes on has looked at what failed: it may be tried as often again.
+    /// What failed may be tried as often again.
     fn try_anew(&mut self) {
         self.tries.clear();
         for progress in self.steps.values_mut() {
@@ -113,12 +121,18 @@ impl Operation {
         match self.progress(name) {
             Progress::Waiting | Progress::Failed { .. } => {}
             Progress::Running { interrupted: true, .. } => {}
-            Progress::Running { bound, .. } if step.guards_itself || *bound <= at => {}
+            Progress::Running { bound, .. }
+                if step.guards_itself || *bound <= at || self.has_accepted(Rule::StillAtWork) => {}
             Progress::Running { .. } => return Err(format!("{name} is at work, and its time is not up")),
             Progress::Done { .. } | Progress::TakingBack { .. } | Progress::TakenBack => {
                 return Err(format!("{name} is done"));
             }
         }
+        if !matches!(self.progress(name), Progress::Waiting) {
+            // Whoever was broken off may have made it, even if it is found there now.
+            self.made.insert(name.to_owned());
+        }
+        self.stale.remove(name);
         // What the application may have written since cannot be taken back: from here on it counts as serving.
         if let Role::Open(site) = step.role
             && standing.serving != Some(site)
@@ -161,6 +175,15 @@ impl Operation {
                 return Err(format!("{name} does not say which backup it restored"));
             }
             _ => {}
+        }
+        if !outcome.found {
+            self.made.insert(name.to_owned());
+        }
+        let is_of_another = matches!(step.role, Role::Restore(_)) && outcome.backup != self.backup;
+        if self.stale.remove(name) || is_of_another {
+            // A newer backup has come meanwhile: done, and to be done again.
+            self.steps.insert(name.to_owned(), Progress::Waiting);
+            return Ok(());
         }
         match step.role {
             Role::Fence(site) => {
@@ -227,6 +250,10 @@ impl Operation {
             Progress::Running { run: of, .. } | Progress::TakingBack { run: of, .. } if of == run => {}
             _ => return Err(format!("{name} is not at work in run {run}")),
         }
+        if self.stale.remove(name) {
+            self.steps.insert(name.to_owned(), Progress::Waiting);
+            return Ok(());
+        }
         let before = self
             .tries
             .get(name)
@@ -260,6 +287,7 @@ impl Operation {
             return Err("it is no newer than the one before".to_owned());
         }
         self.backup = Some(backup.clone());
+        self.renewals += 1;
         let restores: Vec<String> = self
             .plan
             .with_role(|role| role == Role::Restore(towards))
@@ -274,8 +302,17 @@ impl Operation {
                 .plan
                 .step(&name)
                 .is_some_and(|step| !matches!(step.role, Role::Fence(_) | Role::LastBackup(_) | Role::Preserve(_)));
-            if is_bound_to_data && matches!(self.progress(&name), Progress::Done { .. } | Progress::Failed { .. }) {
-                self.steps.insert(name, Progress::Waiting);
+            if !is_bound_to_data {
+                continue;
+            }
+            match self.progress(&name) {
+                Progress::Done { .. } | Progress::Failed { .. } => {
+                    self.steps.insert(name, Progress::Waiting);
+                }
+                Progress::Running { .. } => {
+                    self.stale.insert(name);
+                }
+                Progress::Waiting | Progress::TakingBack { .. } | Progress::TakenBack => {}
             }
         }
         Ok(())
@@ -286,7 +323,7 @@ impl Operation {
         if self.abandoning.is_none() {
             return Err("the operation is not being abandoned".to_owned());
         }
-        if matches!(self.progress(name), Progress::Waiting | Progress::TakenBack) {
+        if !self.is_to_take_back(name) {
             return Err(format!("there is nothing of {name} to take back"));
         }
         let later = self.plan.after(name);

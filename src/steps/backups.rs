@@ -71,7 +71,8 @@ impl Executor {
             holder: format!("{} of operation {}", task.step.name, task.operation.number),
             verify_source: false,
             is_last,
-            accept_source_changed: None,
+            // The step names the server; a standby is another one each time.
+            accept_source_changed: Some(format!("{} of operation {}", task.step.name, task.operation.number)),
         };
         let observer = Told {
             executor: self,

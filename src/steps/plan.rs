@@ -25,7 +25,7 @@ pub fn mistakes(failover: &[Written], failback: &[Written]) -> Vec<(&'static str
         let mistakes = if steps.is_empty() {
             Vec::new()
         } else {
-            plan(steps).mistakes(towards)
+            mistakes_of(steps, towards)
         };
         mistakes
             .into_iter()
@@ -34,6 +34,35 @@ pub fn mistakes(failover: &[Written], failback: &[Written]) -> Vec<(&'static str
     };
     let mut mistakes = told("failover_steps", failover, Site::Standby);
     mistakes.extend(told("failback_steps", failback, Site::Primary));
+    mistakes
+}
+
+/// Of one direction; with what only the kinds tell.
+fn mistakes_of(steps: &[Written], towards: Site) -> Vec<Mistake> {
+    let plan = plan(steps);
+    let mut mistakes = plan.mistakes(towards);
+    for (at, step) in steps.iter().enumerate() {
+        let mut wrong = |key, message: String| mistakes.push(Mistake { step: at, key, message });
+        match &step.kind {
+            Kind::Open(_) => {
+                let before = plan.before(&step.name);
+                let late = steps.iter().filter(|other| matches!(other.kind, Kind::Accounts(_)));
+                for other in late.filter(|other| !before.contains(other.name.as_str())) {
+                    wrong(
+                        "needs",
+                        format!("must hold {}: it locks the accounts until the site opens", other.name),
+                    );
+                }
+            }
+            Kind::Command(command) if matches!(command.means, Some(Means::Fence(_))) && command.undo.is_empty() => {
+                wrong(
+                    "undo",
+                    "is missing: a fence must be taken back where the operation is abandoned".to_owned(),
+                );
+            }
+            _ => {}
+        }
+    }
     mistakes
 }
 
@@ -157,7 +186,6 @@ fn guards_itself(kind: &Kind) -> bool {
         Kind::Terraform(_)
         | Kind::Restore(_)
         | Kind::Verify(_)
-        | Kind::Accounts(_)
         | Kind::Open(_)
         | Kind::LastBackup(_)
         | Kind::Preserve(_)
@@ -165,6 +193,8 @@ fn guards_itself(kind: &Kind) -> bool {
         | Kind::Http(_)
         | Kind::PrimaryReady(_)
         | Kind::Manual { .. } => true,
+        // Whoever wakes up late would lock the application out of a site that serves by then.
+        Kind::Accounts(_) => false,
         Kind::Fence(_) | Kind::Unfence(_) | Kind::Traffic(_) | Kind::Command(_) => false,
     }
 }
