@@ -1179,3 +1179,37 @@ fn the_example_in_the_configuration_is_a_plan() {
     let kinds: BTreeSet<&str> = failover.steps.iter().map(|step| step.kind.as_str()).collect();
     assert!(kinds.len() >= 10, "{kinds:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_cannot_open_is_given_up_and_the_primary_serves_again() {
+    let lab = Lab::new();
+    // After the fence was proven, the comparison of the last backup goes wrong for good.
+    lab.begin(full(true)).await;
+    lab.world().failing.insert("compare".to_owned(), 99);
+    let (rest, position) = lab.to_the_end().await;
+    assert!(matches!(rest, Rest::Failed(_)), "{rest:?}");
+    let journal = lab.journal();
+    let reason = "no".to_owned();
+    let abandoned = journal.append(&position, &lab.by(), Event::Abandoning { reason }).await;
+    assert!(
+        matches!(abandoned, Err(JournalError::Illegal(_))),
+        "the commit point is passed"
+    );
+    let operation = position.state.open().expect("open");
+    assert!(operation.can_be_given_up(&position.state.standing));
+    let how = Ended::GivenUp;
+    let standing = operation.leaves(&position.state.standing, how);
+    journal
+        .append(&position, &lab.by(), Event::Ended { how, standing })
+        .await
+        .expect("written");
+    lab.begin(Aim::StandDown).await;
+    let (rest, position) = lab.to_the_end().await;
+    assert_eq!(rest, Rest::Ended(Ended::Done));
+    assert_home(&lab, &position);
+    assert_eq!(position.state.standing.epoch(), 1, "an epoch only grows");
+    assert!(
+        !position.state.standing.is_orphan(1, backup(99).consistent_at),
+        "its backups are good again"
+    );
+}

@@ -11,7 +11,7 @@ use super::operation::{Desk, Opening, OperationArgs, confirm, refuse, standing_j
 use super::screen::Screen;
 use super::{Common, fences, open};
 use crate::recovery::engine::Rest;
-use crate::recovery::event::{Accepted, Event};
+use crate::recovery::event::{Accepted, Ended, Event};
 use crate::recovery::journal::Position;
 use crate::recovery::plan::{Aim, Place, Plan, Site};
 use crate::recovery::rules::{Facts, Limits, against};
@@ -69,6 +69,21 @@ async fn act(desk: &Desk, args: &FailbackArgs, accepted: Vec<Accepted>) -> Resul
         return desk.go_on(position, &screen).await;
     }
     let mut position = position;
+    if let Some(operation) = position
+        .state
+        .open()
+        .filter(|open| open.can_be_given_up(&position.state.standing))
+    {
+        eprintln!(
+            "{} was begun {} and nobody serves since its fence was proven; it is given up, and the primary serves again",
+            operation.aim.command(),
+            operation.opened_at
+        );
+        confirm(&args.operation, &desk.config, desk.json)?;
+        let standing = operation.leaves(&position.state.standing, Ended::GivenUp);
+        let how = Ended::GivenUp;
+        position = desk.append(&position, Event::Ended { how, standing }).await?;
+    }
     let (aim, plan) = way(desk, &position)?;
     // What the primary takes in from here on would be lost.
     if aim == Aim::Failback && position.state.open().is_none() {

@@ -77,6 +77,7 @@ fn told(event: &Event) -> String {
             let how = match how {
                 Ended::Done => "done",
                 Ended::Abandoned => "abandoned",
+                Ended::GivenUp => "given up",
             };
             let serving = standing.serving.map_or("nobody", crate::recovery::plan::Site::name);
             format!("{how}; serving: {serving}, epoch {}", standing.epoch())

@@ -101,6 +101,9 @@ pub struct Outcome {
 pub enum Ended {
     Done,
     Abandoned,
+    /// Past the commit point, and the site it went to could not be opened: nobody serves, and a stand-down lets the other
+    /// one serve again.
+    GivenUp,
 }
 
 /// What happened. State is what folding these gives.

@@ -153,6 +153,15 @@ impl Operation {
         matches!(step.role, Role::Fence(site) if self.before.fenced.contains_key(&site))
     }
 
+    /// Whether nobody serves, and nobody has since the operation began: then there is a way back after the commit point.
+    pub fn can_be_given_up(&self, standing: &Standing) -> bool {
+        let is_at_work = |progress: &Progress| matches!(progress, Progress::Running { interrupted: false, .. });
+        self.committed_at.is_some()
+            && standing.serving.is_none()
+            && !standing.standby_served
+            && !self.steps.values().any(is_at_work)
+    }
+
     /// What is left when the operation ends so.
     pub fn leaves(&self, standing: &Standing, how: Ended) -> Standing {
         let mut left = standing.clone();
@@ -172,7 +181,7 @@ impl Operation {
                 left.stage = self.before.stage;
                 left.outputs.retain(|name, _| self.before.outputs.contains_key(name));
             }
-            (Ended::Abandoned, _) => {}
+            (Ended::Abandoned | Ended::GivenUp, _) => {}
         }
         left
     }

@@ -370,6 +370,11 @@ impl Operation {
                     return Err(format!("{} is not done", step.name));
                 }
             }
+            Ended::GivenUp => {
+                if !self.can_be_given_up(standing) {
+                    return Err("it can be gone on with, or taken back".to_owned());
+                }
+            }
             Ended::Abandoned => {
                 if self.abandoning.is_none() {
                     return Err("the operation is not being abandoned".to_owned());

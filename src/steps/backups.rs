@@ -48,6 +48,10 @@ impl Executor {
 
     /// Under `preserved/`, which nothing removes.
     pub(super) async fn preserve(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
+        // Found before anything is frozen: the restore that follows would refuse to move a second old content aside.
+        if server.site == Site::Primary {
+            self.no_old_content(task, server).await?;
+        }
         let mut config = self.config_of(task, server).await?;
         config.store.prefix = PRESERVED_PREFIX.to_owned();
         let runner = (self.runner)(&config, &self.backups, &self.control);
@@ -59,6 +63,29 @@ impl Executor {
             ),
             ..Outcome::default()
         })
+    }
+
+    async fn no_old_content(&self, task: &Task, server: &Server) -> Result<(), StepError> {
+        let address = self.address(task, server).await?;
+        let failed = |error: crate::mysql::DbError| StepError {
+            is_permanent: error.is_permanent(),
+            message: error.to_string(),
+        };
+        let mut session = address.connect().await.map_err(failed)?;
+        let old = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'planb\\_old\\_%'";
+        let old: Vec<String> = session.text(old).await.map_err(failed)?.into_iter().flatten().collect();
+        session.close().await;
+        if old.is_empty() || task.operation.committed_at.is_some() {
+            return Ok(());
+        }
+        Err(StepError::permanent(format!(
+            "{} of an earlier failback is still at the primary, and would be in the way; keep what you need of it, then remove it with \
+             planb restore --drop-old --to mysql://{}@{}:{} --password …",
+            old.join(", "),
+            address.user,
+            address.host,
+            address.port
+        )))
     }
 
     async fn take(

@@ -40,6 +40,12 @@ impl Desk {
                 }
                 Ok(())
             }
+            Rest::Ended(Ended::GivenUp) => {
+                if !self.json {
+                    println!("given up: {}", standing_line(position));
+                }
+                Ok(())
+            }
             Rest::Nothing => Ok(()),
             Rest::Approval { have, need } => part_way(format!(
                 "{have} of {need} people have agreed; another one types: {command} --approve --as NAME"
@@ -113,6 +119,7 @@ fn result_json(rest: &Rest, position: &Position) -> Value {
     let (result, detail) = match rest {
         Rest::Ended(Ended::Done) => ("done", Value::Null),
         Rest::Ended(Ended::Abandoned) => ("abandoned", Value::Null),
+        Rest::Ended(Ended::GivenUp) => ("given-up", Value::Null),
         Rest::Nothing => ("nothing", Value::Null),
         Rest::Approval { have, need } => ("approval", json!({"have": have, "need": need})),
         Rest::Refused(rules) => (
