@@ -288,7 +288,12 @@ impl Desk {
             }
         };
         screen.finish();
-        Ok(result?)
+        result.map_err(|error| match error {
+            JournalError::Store(_) | JournalError::Illegal(_) | JournalError::Raced => Failure::StoppedPartWay(
+                format!("{error}\nplanb: nothing is lost; planb status shows where it stands, --resume goes on"),
+            ),
+            JournalError::Damaged { .. } => error.into(),
+        })
     }
 }
 
