@@ -19,10 +19,10 @@ use crate::steps;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Keeps what the primary has first, freezes writes at the standby, takes a last backup of it, restores the primary beside\n\
-    its old data, compares, opens it, brings traffic home, and then destroys stages 3 and 2. It can be abandoned until the\n\
-    primary opens: the standby goes on serving. Where the standby never served, no data moves: fences are lifted, and the\n\
-    stages go.\n\nFirst: planb failback --plan. Exit codes as for planb failover."
+    after_help = "Keeps what the primary has first, freezes writes at the standby, takes a last backup of it, restores the primary beside \
+    its old data, compares, opens it, brings traffic home, and then destroys stages 3 and 2. It can be abandoned until the \
+    primary opens: the standby goes on serving. Where the standby never served, no data moves: fences are lifted, and the stages \
+    go.\n\nFirst: planb failback --plan. Exit codes as for planb failover."
 )]
 pub struct FailbackArgs {
     #[command(flatten)]

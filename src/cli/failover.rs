@@ -26,10 +26,10 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Stage 1 provisions what stands always. Stage 2 brings the database up and restores the newest good backup into it.\n\
+    after_help = "Stage 1 provisions what stands always. Stage 2 brings the database up and restores the newest good backup into it. \
     Stage 3 brings the whole service up, fences the primary, opens the standby, and moves traffic.\n\n\
-    First: planb failover --stage 2 --plan. Every step is journaled in the store; whatever stops it, --resume goes on, from\n\
-    any machine. Until the commit point --abandon takes everything back; after it, only forward.\n\n\
+    First: planb failover --stage 2 --plan. Every step is journaled in the store; whatever stops it, --resume goes on, from any \
+    machine. Until the commit point --abandon takes everything back; after it, only forward.\n\n\
     Exit 3: a safety rule stands against it (each is named, and says how to answer for it). Exit 4: stopped part-way.\n\n\
     Examples:\n  planb failover --stage 2\n  planb failover --stage 3 --accept primary-healthy=\"login works, every query hangs\"\n  \
     planb failover --stage 3 --planned\n  planb failover --resume\n  planb failover --abandon"
@@ -44,7 +44,7 @@ pub struct FailoverArgs {
     /// Restore this backup rather than the newest good one (after a logical corruption, say)
     #[arg(long, value_name = "ID", conflicts_with = "at")]
     backup: Option<String>,
-    /// Restore the newest good backup that is not younger than this (RFC 3339)
+    /// Restore the newest good backup from before this instant (RFC 3339)
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     #[command(flatten)]
