@@ -682,3 +682,35 @@ fn the_runner_does_what_only_it_can() {
     runner.kill().expect("killed");
     runner.wait().expect("ended");
 }
+
+#[test]
+fn two_people_agree_and_everybody_goes_by_the_same_plan() {
+    let lab = Lab::new(Flavor::MySql);
+    lab.planb.configure("[failover]\napprovers = 2\n");
+    lab.planb.backup(&[]);
+    let accepted = ["--accept", "backup-unproven=t", "--accept", "primary-healthy=t"];
+    let told = lab.planb.fails(
+        4,
+        &[&["failover", "--stage", "2", "--yes", "--as", "ana"], &accepted[..]].concat(),
+    );
+    assert!(told.contains("1 of 2 people") && told.contains("--approve"), "{told}");
+    let alone = lab.planb.fails(4, &["failover", "--approve", "--as", "ana"]);
+    assert!(alone.contains("1 of 2 people"), "one person is one person: {alone}");
+    assert_eq!(lab.made(), 0, "nothing was done before");
+    // Somebody with another plan may agree to nothing, and do nothing.
+    let text = std::fs::read_to_string(lab.planb.config()).expect("a configuration");
+    lab.planb
+        .reconfigure("host = \"${database.host}\"", "host = \"127.0.0.2\"");
+    let other = lab.planb.fails(3, &["failover", "--resume", "--as", "bo"]);
+    assert!(other.contains("plan-changed"), "{other}");
+    lab.planb.write_config(&text);
+    let done = lab.planb.json(&["--json", "failover", "--approve", "--as", "bo"]);
+    assert_eq!(done["result"], "done", "{done}");
+    let history = lab.planb.ok(&["history"]);
+    assert!(
+        history
+            .lines()
+            .any(|line| line.contains("bo on") && line.contains("agrees")),
+        "{history}"
+    );
+}
