@@ -22,7 +22,7 @@ use super::rules::Rule;
 
 mod tasks;
 
-use tasks::{Finished, Look, Tasks, bound, done, ended, failures};
+use tasks::{Announced, Finished, Look, Tasks, bound, done, ended, failures};
 
 /// How often the journal is looked at for what other places did.
 const POLL: Duration = Duration::from_secs(1);
@@ -259,21 +259,11 @@ impl Engine {
                 step: name.clone(),
                 bound,
             };
-            match self
-                .patiently(|| self.journal.append(position, &self.by, event.clone()))
-                .await
-            {
-                Ok(next) => *position = next,
-                Err(JournalError::Raced) => return Ok(true),
-                Err(JournalError::Illegal(error)) => {
-                    // Decided on a state that has moved on: not asked again at once.
-                    tracing::warn!(%error, "a step is not begun");
-                    tasks.pauses.insert(name.clone(), Instant::now() + RETRY_PAUSE);
-                    return Ok(any);
-                }
-                Err(error) => return Err(error),
+            match self.announce(position, tasks, name, event).await? {
+                Announced::Written => {}
+                Announced::Raced => return Ok(true),
+                Announced::Refused => return Ok(any),
             }
-            self.watch.moved(position);
             any = true;
             self.spawn(position, tasks, step, false);
         }
@@ -305,22 +295,41 @@ impl Engine {
             step: name.to_owned(),
             bound: bound(now, &step),
         };
+        match self.announce(position, tasks, name, event).await? {
+            Announced::Written => {}
+            Announced::Raced => return Ok(true),
+            Announced::Refused => return Ok(false),
+        }
+        self.spawn(position, tasks, step, true);
+        Ok(true)
+    }
+
+    /// Writes down that a step is about to begin.
+    async fn announce(
+        &self,
+        position: &mut Position,
+        tasks: &mut Tasks,
+        step: &str,
+        event: Event,
+    ) -> Result<Announced, JournalError> {
         match self
             .patiently(|| self.journal.append(position, &self.by, event.clone()))
             .await
         {
-            Ok(next) => *position = next,
-            Err(JournalError::Raced) => return Ok(true),
-            Err(JournalError::Illegal(error)) => {
-                tracing::warn!(%error, "a step is not taken back");
-                tasks.pauses.insert(name.to_owned(), Instant::now() + RETRY_PAUSE);
-                return Ok(false);
+            Ok(next) => {
+                *position = next;
+                self.watch.moved(position);
+                Ok(Announced::Written)
             }
-            Err(error) => return Err(error),
+            Err(JournalError::Raced) => Ok(Announced::Raced),
+            Err(JournalError::Illegal(error)) => {
+                // Decided on a state that has moved on: not asked again at once.
+                tracing::warn!(%error, "a step is neither begun nor taken back");
+                tasks.pauses.insert(step.to_owned(), Instant::now() + RETRY_PAUSE);
+                Ok(Announced::Refused)
+            }
+            Err(error) => Err(error),
         }
-        self.watch.moved(position);
-        self.spawn(position, tasks, step, true);
-        Ok(true)
     }
 
     /// Whether there is a newer good backup than the one that was restored.

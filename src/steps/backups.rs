@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Executor, chosen};
+use super::{Executor, chosen, db_error};
 use crate::backup::run::{Observer, RunError, RunSummary, Wanted};
 use crate::backup::shelf::PRESERVED_PREFIX;
 use crate::config::steps::{Server, Site};
@@ -67,13 +67,15 @@ impl Executor {
 
     async fn no_old_content(&self, task: &Task, server: &Server) -> Result<(), StepError> {
         let address = self.address(task, server).await?;
-        let failed = |error: crate::mysql::DbError| StepError {
-            is_permanent: error.is_permanent(),
-            message: error.to_string(),
-        };
-        let mut session = address.connect().await.map_err(failed)?;
+        let mut session = address.connect().await.map_err(db_error)?;
         let old = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'planb\\_old\\_%'";
-        let old: Vec<String> = session.text(old).await.map_err(failed)?.into_iter().flatten().collect();
+        let old: Vec<String> = session
+            .text(old)
+            .await
+            .map_err(db_error)?
+            .into_iter()
+            .flatten()
+            .collect();
         session.close().await;
         if old.is_empty() || task.operation.committed_at.is_some() {
             return Ok(());

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Executor;
+use super::{Executor, db_error};
 use crate::backup::archive::Archive;
 use crate::backup::verify;
 use crate::config::steps::{Server, Site};
 use crate::dump::literal::string;
-use crate::mysql::{Address, DbError, Session};
+use crate::mysql::{Address, Session};
 use crate::recovery::engine::{StepError, Task};
 use crate::recovery::event::{Chosen, Outcome};
 use crate::restore::accounts::Account;
@@ -384,13 +384,6 @@ async fn set_locked(session: &mut Session, accounts: &[Account], locked: bool) -
         }
     }
     Ok(())
-}
-
-fn db_error(error: DbError) -> StepError {
-    StepError {
-        is_permanent: error.is_permanent(),
-        message: error.to_string(),
-    }
 }
 
 fn restore_error(error: RestoreError) -> StepError {

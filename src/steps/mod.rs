@@ -11,12 +11,13 @@ use crate::backup::run::Runner;
 use crate::backup::{claim, shelf};
 use crate::config::Config;
 use crate::config::steps::{Kind, Step as Written};
+use crate::mysql::DbError;
 use crate::recovery::engine::{Hands, StepError, Task};
 use crate::recovery::event::{Chosen, Outcome};
 use crate::recovery::journal::Journal;
 use crate::secret::resolver::Resolver;
 use crate::secret::{Secret, SecretRef};
-use crate::store::BlobStore;
+use crate::store::{BlobStore, StoreError};
 
 mod backups;
 mod command;
@@ -127,16 +128,12 @@ impl Executor {
 
     /// Every backup with what was found out about it, newest first.
     async fn listing(&self) -> Result<Vec<Entry>, StepError> {
-        let store = |error: crate::store::StoreError| StepError {
-            message: error.to_string(),
-            is_permanent: error.is_permanent(),
-        };
         let prefix = &self.config.store.prefix;
         let journal = Journal::new(Arc::clone(&self.control), &claim::key(prefix));
-        let standing = journal.known().await.map_err(store)?.standing;
+        let standing = journal.known().await.map_err(store_error)?.standing;
         let mut entries = shelf::list(self.backups.as_ref(), prefix, &self.config.service.name, &standing)
             .await
-            .map_err(store)?;
+            .map_err(store_error)?;
         // One that was found damaged is no good; without that knowledge none is thrown out.
         if let Err(error) = Ledger::default()
             .join(self.control.as_ref(), prefix, &mut entries)
@@ -165,5 +162,19 @@ fn manual(task: &Task, text: &str) -> Result<Outcome, StepError> {
             "a person is needed: {text} When it is done, say so: {} --resume --accept {confirmed}=WHAT-WAS-DONE",
             task.operation.aim.command()
         ))),
+    }
+}
+
+fn db_error(error: DbError) -> StepError {
+    StepError {
+        is_permanent: error.is_permanent(),
+        message: error.to_string(),
+    }
+}
+
+fn store_error(error: StoreError) -> StepError {
+    StepError {
+        is_permanent: error.is_permanent(),
+        message: error.to_string(),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Executor;
+use super::{Executor, store_error};
 use crate::backup::claim;
 use crate::config::steps::{Manifests, PrimaryReady, Site, Traffic};
 use crate::edge::{Edge, EdgeError, Goal, read_kept, routes};
@@ -220,13 +220,6 @@ fn cluster_error(error: crate::kubernetes::Error) -> StepError {
 }
 
 fn edge_error(error: EdgeError) -> StepError {
-    StepError {
-        is_permanent: error.is_permanent(),
-        message: error.to_string(),
-    }
-}
-
-fn store_error(error: StoreError) -> StepError {
     StepError {
         is_permanent: error.is_permanent(),
         message: error.to_string(),

@@ -25,6 +25,15 @@ pub(super) struct Tasks {
     pub(super) pauses: BTreeMap<String, Instant>,
 }
 
+/// Whether a step may begin.
+pub(super) enum Announced {
+    Written,
+    /// Somebody else wrote first: read on.
+    Raced,
+    /// It does not follow from what is written.
+    Refused,
+}
+
 pub(super) enum Look {
     Newest,
     Renewed,
