@@ -1,5 +1,8 @@
 //! PlanB: keeps a second site ready for a service that lives on MySQL.
 
+// A failover's future holds a restore's, which holds the driver's and the SDK's: more than the default of 128 levels.
+#![recursion_limit = "256"]
+
 pub mod agent;
 pub mod aws;
 pub mod backup;

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::ledger::Ledger;
 use crate::backup::run::Runner;
 use crate::backup::{claim, shelf};
 use crate::config::Config;
-use crate::config::steps::{Kind, Step as Written};
+use crate::config::steps::{Kind, Server, Step as Written};
 use crate::mysql::DbError;
 use crate::recovery::engine::{Hands, StepError, Task};
 use crate::recovery::event::{Chosen, Outcome};
@@ -53,29 +55,25 @@ pub struct Executor {
 #[async_trait]
 impl Hands for Executor {
     async fn carry_out(&self, task: &Task) -> Result<Outcome, StepError> {
-        match &self.written(task)?.kind {
-            Kind::Restore(server) => self.restore(task, server).await,
-            Kind::Verify(server) => self.verify(task, server).await,
-            Kind::Accounts(server) => self.accounts(task, server).await,
-            Kind::Open(server) => self.open(task, server).await,
-            Kind::LastBackup(server) => self.last_backup(task, server).await,
-            Kind::Preserve(server) => self.preserve(task, server).await,
-            Kind::Http(http) => self.http(task, http).await,
-            Kind::Command(command) => self.command(task, command).await,
-            Kind::Manual { text } => manual(task, text),
-            Kind::Fence(server) => self.fence(task, server).await,
-            Kind::Unfence(server) => {
-                let note = self.lift(task, server).await?;
-                Ok(Outcome {
-                    note,
-                    ..Outcome::default()
-                })
-            }
-            Kind::Terraform(terraform) => self.terraform(task, terraform).await,
-            Kind::Manifests(manifests) => self.manifests(task, manifests).await,
-            Kind::Traffic(traffic) => self.traffic(task, traffic).await,
-            Kind::PrimaryReady(wanted) => self.primary_ready(task, wanted).await,
-        }
+        // Each boxed on its own: all in one future is larger than any, and nests deeper than the compiler will follow.
+        let doing: BoxFuture<'_, Result<Outcome, StepError>> = match &self.written(task)?.kind {
+            Kind::Restore(server) => self.restore(task, server).boxed(),
+            Kind::Verify(server) => self.verify(task, server).boxed(),
+            Kind::Accounts(server) => self.accounts(task, server).boxed(),
+            Kind::Open(server) => self.open(task, server).boxed(),
+            Kind::LastBackup(server) => self.last_backup(task, server).boxed(),
+            Kind::Preserve(server) => self.preserve(task, server).boxed(),
+            Kind::Http(http) => self.http(task, http).boxed(),
+            Kind::Command(command) => self.command(task, command).boxed(),
+            Kind::Manual { text } => return manual(task, text),
+            Kind::Fence(server) => self.fence(task, server).boxed(),
+            Kind::Unfence(server) => self.unfence(task, server).boxed(),
+            Kind::Terraform(terraform) => self.terraform(task, terraform).boxed(),
+            Kind::Manifests(manifests) => self.manifests(task, manifests).boxed(),
+            Kind::Traffic(traffic) => self.traffic(task, traffic).boxed(),
+            Kind::PrimaryReady(wanted) => self.primary_ready(task, wanted).boxed(),
+        };
+        doing.await
     }
 
     async fn take_back(&self, task: &Task) -> Result<String, StepError> {
@@ -105,6 +103,14 @@ pub fn chosen(entry: &Entry) -> Chosen {
 }
 
 impl Executor {
+    async fn unfence(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
+        let note = self.lift(task, server).await?;
+        Ok(Outcome {
+            note,
+            ..Outcome::default()
+        })
+    }
+
     fn written(&self, task: &Task) -> Result<&Written, StepError> {
         let steps = plan::written(task.operation.aim, &self.config);
         steps.iter().find(|step| step.name == task.step.name).ok_or_else(|| {
