@@ -91,7 +91,7 @@ const AT_HOME: [(&str, &[&str]); 5] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 41] = [
+const PURE: [&str; 44] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -103,6 +103,9 @@ const PURE: [&str; 41] = [
     "src/dump/definition.rs",
     "src/dump/placement.rs",
     "src/dump/script.rs",
+    "src/notify/desk.rs",
+    "src/notify/desk/",
+    "src/notify/message.rs",
     "src/notify/notice.rs",
     "src/notify/words.rs",
     "src/notify/words/",

@@ -1,9 +1,10 @@
 //! Tells people what happens, once, in words that say what it means and what to do.
 //!
-//! `notice` is what can be told, `words` how it reads.
+//! `notice` is what can be told, `words` how it reads, `desk` decides who is told what and when.
 
 use jiff::Timestamp;
 
+pub mod desk;
 pub mod notice;
 pub mod words;
 
