@@ -91,11 +91,12 @@ const AT_HOME: [(&str, &[&str]); 5] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 44] = [
+const PURE: [&str; 45] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
     "src/backup/entry.rs",
+    "src/agent/alarm.rs",
     "src/agent/schedule.rs",
     "src/dump/keyset.rs",
     "src/dump/columns.rs",

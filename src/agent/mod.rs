@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::entry::BackupId;
 use crate::backup::proof;
 use crate::clock::Clock;
+use crate::notify::Announce;
 
+pub mod alarm;
 pub mod logging;
 pub mod notify;
 pub mod runner;
@@ -51,6 +53,8 @@ pub trait Loader: Send + Sync {
 pub struct Agent {
     pub clock: Arc<dyn Clock>,
     pub notifier: Arc<dyn Notifier>,
+    /// Where people are told what goes wrong; never waits.
+    pub announce: Arc<dyn Announce>,
     pub signals: Box<dyn Signals>,
     pub loader: Box<dyn Loader>,
     /// `WatchdogSec`, if systemd watches.
@@ -84,6 +88,7 @@ impl Agent {
                 self.notifier.notify(&Notice::Watchdog);
             }
             self.notifier.notify(&Notice::Status(work.status(at)));
+            work.tell_rpo(at);
             let wait = wait.min(self.watchdog.map_or(LOOK_EVERY, |every| every / 3));
             tokio::select! {
                 biased;
@@ -143,6 +148,7 @@ struct Work {
     state: State,
     runner: Arc<dyn BackupRunner>,
     clock: Arc<dyn Clock>,
+    announce: Arc<dyn Announce>,
     epoch: Instant,
     tasks: JoinSet<Ended>,
     run: Option<Task>,
@@ -165,6 +171,7 @@ impl Work {
             state: State::new(loaded.settings, at),
             runner: loaded.runner,
             clock: Arc::clone(&agent.clock),
+            announce: Arc::clone(&agent.announce),
             epoch: Instant::now(),
             tasks: JoinSet::new(),
             run: None,
@@ -238,6 +245,8 @@ impl Work {
                     tracing::warn!(%error, "the store could not be surveyed; trying again");
                 }
                 self.state.surveyed(result.as_ref(), at);
+                let failures = self.state.survey_failures();
+                alarm::surveyed(self.announce.as_ref(), result.as_ref(), failures, at.wall);
                 self.tell_feasibility();
                 self.tell_old_proof(result.as_ref().ok());
             }
@@ -275,6 +284,7 @@ impl Work {
     fn run_ended(&mut self, result: Result<RunSummary, RunError>) {
         let at = self.moment();
         self.state.run_ended(&result, at);
+        alarm::run_ended(self.announce.as_ref(), result.as_ref().err(), at.wall);
         let took = self.run.take().map_or(0.0, |run| run.started.elapsed().as_secs_f64());
         let rpo = self.state.rpo(at);
         let rpo_seconds = rpo.loss_now.map(|loss| loss.as_secs());
@@ -298,7 +308,9 @@ impl Work {
 
     fn verified(&mut self, id: &BackupId, result: &Result<Checked, RunError>) {
         self.check = None;
-        self.state.verified(result.as_ref(), self.moment());
+        let at = self.moment();
+        self.state.verified(result.as_ref(), at);
+        alarm::checked(self.announce.as_ref(), id, result, at.wall);
         match result {
             Ok(Checked::Sound { members, rows, seconds }) => {
                 tracing::info!(%id, members, rows, seconds, "backup verified");
@@ -320,7 +332,9 @@ impl Work {
             .proof
             .take()
             .map_or(0.0, |proof| proof.started.elapsed().as_secs_f64());
-        self.state.proved(result.as_ref(), self.moment());
+        let at = self.moment();
+        self.state.proved(result.as_ref(), at);
+        alarm::proved(self.announce.as_ref(), result, at.wall);
         match result {
             Ok(Proven::Restored {
                 id,
@@ -360,11 +374,21 @@ impl Work {
         }
     }
 
+    fn tell_rpo(&self, at: Moment) {
+        alarm::rpo(
+            self.announce.as_ref(),
+            &self.state.rpo(at),
+            self.state.rpo_target(),
+            at.wall,
+        );
+    }
+
     /// Says once that the latest proof has grown old. Where there never was one, `planb status` says so.
     fn tell_old_proof(&mut self, survey: Option<&Survey>) {
         let Some(survey) = survey else { return };
         let allowed = self.state.proof_max_age();
         let overdue = proof::overdue(&survey.entries, allowed, survey.store_now);
+        alarm::proof_age(self.announce.as_ref(), overdue, allowed, self.moment().wall);
         if let Some(age) = overdue.filter(|_| !self.old_proof_told) {
             tracing::warn!(
                 age_seconds = age.as_secs(),

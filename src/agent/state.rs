@@ -451,6 +451,15 @@ impl State {
         self.check.skipped
     }
 
+    /// Surveys that failed in a row.
+    pub fn survey_failures(&self) -> u32 {
+        self.survey_failures
+    }
+
+    pub fn rpo_target(&self) -> Duration {
+        self.settings.rpo
+    }
+
     pub fn proof_max_age(&self) -> Duration {
         self.settings.proof_max_age
     }

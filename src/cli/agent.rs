@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
 use super::prune::holds;
-use super::{Common, fences, open, proof, target};
+use super::{Common, fences, open, proof, target, tell};
 use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
-use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
+use crate::agent::{Agent, Loaded, Loader, notify as service_manager, signals, state};
 use crate::backup::entry::{BackupId, newest_good};
 use crate::backup::ledger::{self, Ledger};
 use crate::backup::prune;
@@ -24,36 +24,51 @@ use crate::config::Config;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
+use crate::notify::channel;
+use crate::notify::dispatcher::{Announcer, Dispatcher};
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
 use crate::store::StoreError;
 
 /// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// What still waits to be told when the agent stops has this long; the rest is told after the next start.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// Sessions of a proof: it has until the next one, and the backups beside it come first.
 const PROOF_SESSIONS: usize = 1;
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
-    let loader = FileLoader {
-        path: common.config.clone(),
-    };
     // The first load says what is wrong in the usual way, with exit 2.
     let config = open::config(common)?;
-    let loaded = load(config).map_err(|problems| Failure::Usage(problems.join("\n")))?;
+    let (sender, lines) = (channel::sender(&config), channel::lines(&config, &open::clock()));
+    let file = super::notify::state_file(&config);
+    if file.is_none() && !lines.is_empty() {
+        tracing::warn!("there is no StateDirectory, nor notify.state: after a restart, what goes on is told once more");
+    }
+    let dispatcher = Arc::new(Dispatcher::start(sender, lines, open::clock(), file).await);
+    let loaded = load(config, &dispatcher).map_err(|problems| Failure::Usage(problems.join("\n")))?;
+    let loader = FileLoader {
+        path: common.config.clone(),
+        dispatcher: Arc::clone(&dispatcher),
+    };
     let signals =
         signals::Process::listen().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
     let agent = Agent {
         clock: open::clock(),
-        notifier: Arc::new(notify::Systemd),
+        notifier: Arc::new(service_manager::Systemd),
+        announce: Arc::new(dispatcher.announcer()),
         signals: Box::new(signals),
         loader: Box::new(loader),
-        watchdog: notify::watchdog_interval(),
+        watchdog: service_manager::watchdog_interval(),
         stop_within: STOP_WITHIN,
     };
-    agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)))
+    let ended = agent.run(loaded).await;
+    dispatcher.flush(FLUSH_WITHIN).await;
+    dispatcher.stop().await;
+    ended.map_err(|error| Failure::failed(told(&error)))
 }
 
-fn load(config: Config) -> Result<Loaded, Vec<String>> {
+fn load(config: Config, dispatcher: &Dispatcher) -> Result<Loaded, Vec<String>> {
     for warning in warnings(&config) {
         tracing::warn!(key = warning.key, "{}", warning.text);
     }
@@ -63,12 +78,14 @@ fn load(config: Config) -> Result<Loaded, Vec<String>> {
         runner: Arc::new(Driven {
             config,
             ledger: Ledger::default(),
+            announcer: dispatcher.announcer(),
         }),
     })
 }
 
 struct FileLoader {
     path: PathBuf,
+    dispatcher: Arc<Dispatcher>,
 }
 
 #[async_trait]
@@ -78,7 +95,10 @@ impl Loader for FileLoader {
             [] => vec![told(&error)],
             problems => problems.iter().map(ToString::to_string).collect(),
         })?;
-        load(config)
+        let (sender, lines) = (channel::sender(&config), channel::lines(&config, &open::clock()));
+        let loaded = load(config, &self.dispatcher)?;
+        self.dispatcher.configure(sender, lines);
+        Ok(loaded)
     }
 }
 
@@ -87,6 +107,7 @@ impl Loader for FileLoader {
 struct Driven {
     config: Config,
     ledger: Ledger,
+    announcer: Announcer,
 }
 
 #[async_trait]
@@ -188,8 +209,9 @@ impl BackupRunner for Driven {
         let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
         tokio::select! {
             () = cancel.cancelled() => return Err(RunError::Cancelled),
-            () = fences::try_again(&self.config, &stores) => {}
+            () = fences::try_again(&self.config, &stores, &self.announcer) => {}
         }
+        tell::adopt(&self.config, stores.control.as_ref(), &self.announcer).await;
         let (survey, _, proofs) = self.listed(&stores).await?;
         match proofs {
             // The RPO can be told without proofs, but not without a listing.

@@ -40,9 +40,7 @@ pub async fn run(common: &Common, args: &FailbackArgs) -> Result<(), Failure> {
     }
     desk.take_lease(args.operation.is_about_an_open_one()).await?;
     let done = act(&desk, args, accepted).await;
-    desk.give_lease_back().await;
-    let (rest, position) = done?;
-    desk.report(&rest, &position)
+    desk.finish(done).await
 }
 
 /// Which way home it is, and its steps.
@@ -83,6 +81,7 @@ async fn act(desk: &Desk, args: &FailbackArgs, accepted: Vec<Accepted>) -> Resul
         let standing = operation.leaves(&position.state.standing, Ended::GivenUp);
         let how = Ended::GivenUp;
         position = desk.append(&position, Event::Ended { how, standing }).await?;
+        desk.teller.ended(how, &position);
     }
     let (aim, plan) = way(desk, &position)?;
     // What the primary takes in from here on would be lost.

@@ -62,9 +62,7 @@ pub async fn run(common: &Common, args: &FailoverArgs) -> Result<(), Failure> {
     }
     desk.take_lease(args.operation.is_about_an_open_one()).await?;
     let done = act(&desk, args, accepted).await;
-    desk.give_lease_back().await;
-    let (rest, position) = done?;
-    desk.report(&rest, &position)
+    desk.finish(done).await
 }
 
 async fn act(

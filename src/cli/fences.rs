@@ -9,6 +9,8 @@ use super::open;
 use crate::backup::claim;
 use crate::backup::lease::{self, Who};
 use crate::config::Config;
+use crate::notify::Announce;
+use crate::notify::notice::{Notice, What, keys};
 use crate::recovery::event::{By, Event};
 use crate::recovery::journal::{Journal, JournalError, Position};
 use crate::recovery::plan::Site;
@@ -21,21 +23,39 @@ const LEASE_FOR: Duration = Duration::from_secs(30);
 
 /// Does nothing where no fence is pending, or an operation is open (which raises it itself). What goes wrong is told, and
 /// tried again with the next look.
-pub async fn try_again(config: &Config, stores: &open::Stores) {
+pub async fn try_again(config: &Config, stores: &open::Stores, announce: &dyn Announce) {
     let journal = open::journal(config, stores);
     // A journal that cannot be read is told where it stands in the way.
     let Ok(position) = journal.read().await else { return };
     let standing = &position.state.standing;
+    let now = open::clock().now();
+    let pending: Vec<Site> = standing.pending_fences().collect();
+    for site in [Site::Primary, Site::Standby] {
+        if !pending.contains(&site) {
+            announce.resolve(&keys::fence(site.name()), now);
+        }
+    }
     // One at a time: the position is another one afterwards.
     let Some(site) = standing.pending_fences().next() else {
         return;
     };
-    if position.state.open().is_some() || config.accounts.is_empty() {
+    if position.state.open().is_some() {
         return;
     }
-    match raise(config, stores, &position, site).await {
-        Ok(()) => note(config, stores, &journal, &position, site).await,
-        Err(why) => tracing::warn!(%site, why, "the fence is still not proven"),
+    let tried = match config.accounts.is_empty() {
+        true => Err("no [[accounts]] are configured here, by which it could be tried".to_owned()),
+        false => raise(config, stores, &position, site).await,
+    };
+    match tried {
+        Ok(()) => {
+            note(config, stores, &journal, &position, site).await;
+            announce.resolve(&keys::fence(site.name()), open::clock().now());
+        }
+        Err(why) => {
+            tracing::warn!(%site, why, "the fence is still not proven");
+            let site = site.name().to_owned();
+            announce.raise(Notice::new(What::PendingFence { site, why }, now));
+        }
     }
 }
 

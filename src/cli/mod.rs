@@ -20,6 +20,7 @@ mod failure;
 mod fences;
 mod follow;
 mod history;
+mod notify;
 mod open;
 mod operation;
 mod present;
@@ -31,6 +32,7 @@ mod screen;
 mod standby;
 mod status;
 mod target;
+mod tell;
 mod trial;
 mod verify;
 
@@ -91,6 +93,12 @@ enum Command {
     Runner,
     /// Who did what, when, how long, with what result
     History,
+    /// Try the channels on which people are told, or show what was not told
+    #[command(
+        after_help = "Exit 1 if a channel did not take the test.\n\nExamples:\n  planb notify --test\n  \
+        planb notify --test --channel oncall\n  planb notify --undelivered"
+    )]
+    Notify(notify::NotifyArgs),
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -176,6 +184,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
             Command::History => history::run(&common).await,
+            Command::Notify(args) => notify::run(&common, &args).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
         }
     });

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
 use super::screen::Screen;
+use super::tell::{Both, Teller};
 use super::{Common, open, present};
 use crate::backup::claim;
 use crate::backup::lease::{self, Lease, LeaseError, Who};
@@ -64,16 +65,8 @@ impl OperationArgs {
     }
 
     pub fn by(&self, run: String) -> By {
-        let user = || {
-            let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
-            name("SUDO_USER").or_else(|| name("USER")).or_else(|| name("LOGNAME"))
-        };
         By {
-            who: self
-                .as_who
-                .clone()
-                .or_else(user)
-                .unwrap_or_else(|| "unknown".to_owned()),
+            who: self.as_who.clone().unwrap_or_else(user),
             host: lease::host_name(),
             run,
         }
@@ -112,6 +105,13 @@ impl OperationArgs {
     }
 }
 
+/// The user of this machine.
+pub fn user() -> String {
+    let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
+    let user = name("SUDO_USER").or_else(|| name("USER")).or_else(|| name("LOGNAME"));
+    user.unwrap_or_else(|| "unknown".to_owned())
+}
+
 /// A place's lease, the journal, and what carries steps out.
 pub struct Desk {
     pub config: Config,
@@ -120,6 +120,7 @@ pub struct Desk {
     pub by: By,
     pub place: Place,
     pub json: bool,
+    pub teller: Teller,
     lease: Option<Arc<Held>>,
 }
 
@@ -157,6 +158,7 @@ impl Desk {
         let stores = open::stores(&config, &CancellationToken::new()).await?;
         Ok(Self {
             journal: open::journal(&config, &stores),
+            teller: Teller::start(&config, place).await,
             config,
             stores,
             by,
@@ -258,6 +260,7 @@ impl Desk {
         };
         self.check_plan(&position)?;
         let cancel = CancellationToken::new();
+        let herald = self.teller.herald(&position);
         let engine = Engine {
             journal: self.journal.clone(),
             hands: Arc::new(Executor {
@@ -269,7 +272,7 @@ impl Desk {
                 runner: open::runner_of,
             }),
             right: Arc::clone(held) as Arc<dyn Right>,
-            watch: Arc::clone(screen) as Arc<dyn crate::recovery::engine::Watch>,
+            watch: Arc::new(Both(Arc::clone(screen), herald)),
             here: self.place,
             by: self.by.clone(),
             cancel: cancel.clone(),
@@ -369,12 +372,18 @@ impl Desk {
                 "the lease was lost meanwhile; look with planb status, and begin again".to_owned(),
             ));
         }
-        match self.append(position, event).await {
-            Err(Failure::Refused(_)) => Err(Failure::Refused(
-                "somebody else has just begun an operation; planb status shows it".to_owned(),
-            )),
-            done => done,
+        let position = match self.append(position, event).await {
+            Err(Failure::Refused(_)) => {
+                return Err(Failure::Refused(
+                    "somebody else has just begun an operation; planb status shows it".to_owned(),
+                ));
+            }
+            done => done?,
+        };
+        if let Some(operation) = position.state.open() {
+            self.teller.begun(operation, &operation.accepted);
         }
+        Ok(position)
     }
 
     /// Resume, abandon and approve: with the operation that is open.
@@ -400,6 +409,7 @@ impl Desk {
             .map(|()| position);
         }
         let is_abandoned = operation.abandoning.is_some();
+        self.teller.accepted(operation.number, &accepted);
         for accepted in accepted {
             position = self.append(&position, Event::Accept(accepted)).await?;
         }

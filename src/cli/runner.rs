@@ -29,7 +29,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     let mut left_at = None;
     loop {
         tokio::select! {
-            () = &mut interrupted => return Ok(()),
+            () = &mut interrupted => break,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         let position = match desk.journal.read().await {
@@ -52,7 +52,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         let done = desk.go_on(position, &screen).await;
         desk.give_lease_back().await;
         match done {
-            Ok((Rest::Stopped, _)) => return Ok(()),
+            Ok((Rest::Stopped, _)) => break,
             // Whoever was away for a moment goes on; what failed waits for somebody else's entry.
             Ok((Rest::Lost, _)) => {}
             Ok((rest, position)) => {
@@ -66,6 +66,10 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
             ),
         }
     }
+    desk.teller
+        .finish(&desk.config, &desk.stores.control, &desk.by.run)
+        .await;
+    Ok(())
 }
 
 fn has_work(position: &Position) -> bool {

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{Common, follow, open, present};
+use super::{Common, follow, notify, open, present};
 use crate::agent::schedule::Cron;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::proof::overdue;
@@ -53,6 +53,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
         .max_by_key(|entry| entry.consistent_at);
     let unusable: Vec<(&str, &str)> = entries.iter().filter_map(unusable).collect();
     let overdue = overdue(&entries, config.verify.proof_max_age, now);
+    let untold = notify::untold(&config, &stores).await;
     if common.json {
         let (standing, operation) = follow::json(&journal);
         println!(
@@ -74,6 +75,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
                 "newest_structure_checked": checked.map(|entry| entry.id.as_str()),
                 "proof_overdue_seconds": overdue.map(|age| age.as_secs()),
                 "unusable": unusable.iter().map(|(id, why)| json!({"id": id, "reason": why})).collect::<Vec<_>>(),
+                "undelivered": notify::untold_json(&untold),
                 "good_backups": good.count(),
                 "stored_bytes": stored,
                 "store_now": present::rfc3339(now),
@@ -123,11 +125,20 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
             present::duration(config.verify.proof_max_age)
         );
     }
-    for (id, why) in unusable.iter().take(MOST_UNUSABLE) {
+    for (id, why) in unusable.iter().take(MOST_SHOWN) {
         println!("UNUSABLE  {id}: {why}");
     }
-    if unusable.len() > MOST_UNUSABLE {
-        println!("UNUSABLE  and {} more: planb backups", unusable.len() - MOST_UNUSABLE);
+    if unusable.len() > MOST_SHOWN {
+        println!("UNUSABLE  and {} more: planb backups", unusable.len() - MOST_SHOWN);
+    }
+    for untold in untold.iter().take(MOST_SHOWN) {
+        println!("NOT TOLD  {}", notify::untold_line(untold, &config));
+    }
+    if untold.len() > MOST_SHOWN {
+        println!(
+            "NOT TOLD  and {} more: planb notify --undelivered",
+            untold.len() - MOST_SHOWN
+        );
     }
     println!("backups   {} good, {} in all", good.count(), present::bytes(stored));
     Ok(())
@@ -136,7 +147,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
 const NEVER_PROVEN: &str = "none: no backup was restored and checked yet";
 const NEVER_CHECKED: &str = "none: see planb verify";
 /// The newest of them are enough for one screen.
-const MOST_UNUSABLE: usize = 3;
+const MOST_SHOWN: usize = 3;
 
 fn unusable(entry: &Entry) -> Option<(&str, &str)> {
     match &entry.standing {

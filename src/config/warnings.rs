@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::cadence::{largest_gap, parse_cron};
+use super::notify::CRITICAL;
 use super::units::format_duration;
 use super::{AzureAuth, Config, Endpoint, Lock, Place, Schedule, Tls, VerifySource};
 
@@ -25,6 +26,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
     found.extend(backup(config));
     found.extend(retention(config));
     found.extend(proofs(config));
+    found.extend(notify(config));
     found
 }
 
@@ -67,6 +69,49 @@ pub fn schedule_cannot_meet_rpo(config: &Config, run_time: Duration) -> Option<W
             ),
         }),
     }
+}
+
+/// Whoever must get up has to hear of it, also when a cloud is down.
+fn notify(config: &Config) -> Vec<Warning> {
+    let channels = &config.notify.channels;
+    let mut found = Vec::new();
+    let is_taken = |event: &&str| channels.iter().any(|channel| channel.takes_critical(event));
+    let untold: Vec<&str> = CRITICAL.into_iter().filter(|event| !is_taken(event)).collect();
+    if channels.is_empty() {
+        let text = "nobody is told when a backup fails or the RPO is breached: name a channel in [[notify_channels]]";
+        found.push(Warning {
+            key: "notify_channels",
+            text: text.into(),
+        });
+    } else if !untold.is_empty() {
+        found.push(Warning {
+            key: "notify_channels",
+            text: format!(
+                "no channel takes {}, for which somebody has to get up: add them to the events of one, or leave its events out",
+                untold.join(", ")
+            ),
+        });
+    }
+    for channel in channels {
+        let secrets = channel.to.secrets();
+        let aws_alone: Vec<&str> = secrets
+            .iter()
+            .filter(|(_, secret)| secret.needs_aws())
+            .map(|(key, _)| *key)
+            .collect();
+        if !aws_alone.is_empty() {
+            found.push(Warning {
+                key: "notify_channels",
+                text: format!(
+                    "{} of the channel {} can be had from AWS alone: when AWS is down, nobody hears of it there. Add a reference that \
+                     does not need it, e.g. credential:NAME, in front",
+                    aws_alone.join(" and "),
+                    channel.name
+                ),
+            });
+        }
+    }
+    found
 }
 
 fn store_needs_aws(config: &Config) -> Option<Warning> {

@@ -39,7 +39,7 @@ const fn minutes(minutes: u64) -> Duration {
 pub enum Audience {
     /// Reminded; not told more than so much at once: beyond that, several things in one message.
     People,
-    /// Reminds and wakes people by itself: gets only what can be resolved, each by its key.
+    /// Reminds and wakes people by itself: gets what can be resolved, each by its key, and what acknowledges or resolves it.
     Pager,
     /// Gets everything, each by itself.
     Program,
@@ -58,9 +58,15 @@ pub struct Route {
 impl Route {
     fn takes(&self, notice: &Notice) -> bool {
         let is_its_own = matches!(&notice.what, What::ChannelFailing { channel, .. } if *channel == self.channel);
-        let is_of_its_kind = self.audience != Audience::Pager || notice.what.lasts();
         let is_wanted = self.events.is_empty() || self.events.contains(&notice.what.event());
-        notice.severity >= self.minimum && is_wanted && is_of_its_kind && !is_its_own
+        // To a pager these two are no news but acknowledge and resolve what is open there.
+        let follows = matches!(&notice.what, What::OperationBegun { .. } | What::OperationEnded { .. });
+        let is_grave = notice.severity >= self.minimum;
+        let is_taken = match self.audience {
+            Audience::Pager => follows || (is_grave && notice.what.lasts()),
+            Audience::People | Audience::Program => is_grave,
+        };
+        is_taken && is_wanted && !is_its_own
     }
 }
 
@@ -201,11 +207,23 @@ impl Desk {
     }
 
     /// What was raised under this key is gone, for now at least.
-    pub fn resolve(&mut self, key: &str, now: Timestamp) {
+    /// Whether there was such a thing.
+    pub fn resolve(&mut self, key: &str, now: Timestamp) -> bool {
         self.no_later_than(now);
-        if let Some(matter) = self.matters.get_mut(key).filter(|matter| matter.goes_on) {
+        let matter = self.matters.get_mut(key).filter(|matter| matter.goes_on);
+        let is_news = matter.is_some();
+        if let Some(matter) = matter {
             matter.goes_on = false;
             matter.changed_at = now;
+        }
+        is_news
+    }
+
+    /// One channel is told what another process could not tell it.
+    pub fn adopt(&mut self, channel: &str, notice: &Notice, now: Timestamp) {
+        if self.routes.iter().any(|route| route.channel == channel) {
+            let at = notice.at.min(now);
+            self.put(channel, Turn::Raised, notice, (at, at), 1);
         }
     }
 

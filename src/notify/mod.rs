@@ -1,11 +1,17 @@
 //! Tells people what happens, once, in words that say what it means and what to do.
 //!
-//! `notice` is what can be told, `words` how it reads, `desk` decides who is told what and when.
+//! `notice` is what can be told, `words` and `message` how it reads, `desk` decides who is told what and when: all of that is pure. `channel`
+//! and `http` reach people, `dispatcher` runs them side by side and keeps what is known.
 
 use jiff::Timestamp;
 
+pub mod channel;
 pub mod desk;
+pub mod dispatcher;
+pub mod http;
+pub mod message;
 pub mod notice;
+pub mod record;
 pub mod words;
 
 use notice::Notice;
@@ -17,6 +23,11 @@ pub trait Announce: Send + Sync {
 
     /// What was raised under this key is over. Nothing happens where nothing was.
     fn resolve(&self, key: &str, at: Timestamp);
+
+    /// Keys of what was raised and not resolved yet, also before a restart.
+    fn going_on(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Tells nobody: for commands without a configuration of their own, and for tests.

@@ -174,31 +174,8 @@ pub enum What {
     },
 }
 
-/// Names of events, as `[[notify.channels]] events` and JSON write them.
-pub const EVENTS: [&str; 22] = [
-    "backup-failed",
-    "backup-damaged",
-    "rpo-at-risk",
-    "rpo-breached",
-    "proof-too-old",
-    "proof-failed",
-    "store-unreachable",
-    "verdict-changed",
-    "operation-begun",
-    "commit-point",
-    "operation-stopped",
-    "operation-ended",
-    "step-began",
-    "step-ended",
-    "step-failed",
-    "rule-accepted",
-    "pending-fence",
-    "drill-result",
-    "dark-check",
-    "certificate-expiring",
-    "channel-failing",
-    "test",
-];
+/// Names of events, as `[[notify_channels]] events` and JSON write them.
+pub use crate::config::notify::EVENTS;
 
 /// Keys that are resolved by somebody who has no notice of that kind at hand.
 pub mod keys {

@@ -10,14 +10,7 @@ use super::notice::{Notice, What};
 mod en;
 mod ko;
 
-/// In which people are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Language {
-    #[default]
-    En,
-    Ko,
-}
+pub use crate::config::notify::Language;
 
 /// A notice in words.
 #[derive(Debug, Clone, PartialEq, Eq)]

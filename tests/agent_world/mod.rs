@@ -405,6 +405,7 @@ pub async fn play<F: Future<Output = ()>>(
     let agent = Agent {
         clock: Arc::new(WallClock(Arc::clone(world))),
         notifier: Arc::new(Notices(Arc::clone(world))),
+        announce: Arc::new(planb::notify::Nobody),
         signals: Box::new(Sent(receive)),
         loader: Box::new(Reads(Arc::clone(world))),
         watchdog: Some(minutes(1)),

@@ -11,8 +11,32 @@ use crate::recovery::plan::{Aim, Site};
 use crate::recovery::rules::Rule;
 
 impl Desk {
+    /// Gives the lease back, tells people how it went, and then whoever is at the screen.
+    pub async fn finish(&mut self, done: Result<(Rest, Position), Failure>) -> Result<(), Failure> {
+        let reported = match &done {
+            Ok((rest, position)) => {
+                let reported = self.report(rest, position);
+                let why = reported.as_ref().err().map(Failure::message).unwrap_or_default();
+                self.teller.rested(rest, position, why);
+                reported
+            }
+            Err(Failure::StoppedPartWay(why)) => {
+                if let Ok(position) = self.journal.read().await {
+                    self.teller.stopped(&position, why);
+                }
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        };
+        self.give_lease_back().await;
+        self.teller
+            .finish(&self.config, &self.stores.control, &self.by.run)
+            .await;
+        done.and(reported)
+    }
+
     /// What came of it, for a person and for a script.
-    pub fn report(&self, rest: &Rest, position: &Position) -> Result<(), Failure> {
+    fn report(&self, rest: &Rest, position: &Position) -> Result<(), Failure> {
         let aim = position.state.operation.as_ref().map(|operation| operation.aim);
         let command = aim.map(Aim::command).unwrap_or_default();
         let resume = format!("{command} --resume");
