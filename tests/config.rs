@@ -745,8 +745,88 @@ fn a_file_that_cannot_be_read_comes_with_a_hint() {
     assert!(Config::load(&latin).unwrap_err().to_string().contains("UTF-8"));
 }
 
+/// That nobody is told of anything is warned about in a test of its own.
 fn warned(config: &Config) -> Vec<&'static str> {
-    warnings(config).into_iter().map(|warning| warning.key).collect()
+    let keys = warnings(config).into_iter().map(|warning| warning.key);
+    keys.filter(|key| *key != "notify_channels").collect()
+}
+
+const CHANNELS: &str = "[notify]\nlanguage = \"ko\"\ncontact = \"on-call 010-0000-0000\"\n\
+    [[notify_channels]]\nname = \"oncall\"\nkind = \"slack\"\nurl = \"env:HOOK\"\n\
+    [[notify_channels]]\nname = \"pager\"\nkind = \"pagerduty\"\nkey = \"env:KEY\"\n";
+
+#[test]
+fn channels_have_the_promised_defaults() {
+    use planb::config::notify::{Language, Least, To};
+    let none = Config::parse(SMALLEST).unwrap().notify;
+    assert_eq!(
+        (none.language, none.channels.len(), none.contact),
+        (Language::En, 0, None)
+    );
+    let notify = Config::parse(&format!("{SMALLEST}{CHANNELS}")).unwrap().notify;
+    assert_eq!(notify.language, Language::Ko);
+    let [oncall, pager] = notify.channels.as_slice() else {
+        panic!("two channels")
+    };
+    assert_eq!((oncall.least, pager.least), (Least::Warning, Least::Critical));
+    assert!(oncall.events.is_empty());
+    assert!(matches!(&pager.to, To::PagerDuty { endpoint: None, .. }));
+}
+
+#[test]
+fn every_mistake_in_a_channel_is_told_and_no_value_repeated() {
+    let wrong = "[notify]\nlanguage = \"de\"\nstate = \"relative\"\n\
+        [[notify_channels]]\nname = \"a\"\nkind = \"slack\"\nurl = \"https://hooks.slack.com/services/T0/B0/hunter2\"\n\
+        [[notify_channels]]\nname = \"a\"\nkind = \"pagerduty\"\nurl = \"env:A\"\nendpoint = \"http://far.example/\"\n\
+        [[notify_channels]]\nname = \"c d\"\nkind = \"pigeon\"\nseverity = \"loud\"\nevents = [\"rpo\"]\n\
+        [[notify_channels]]\nkind = \"webhook\"\nurll = \"env:A\"\n";
+    let found = problems(&format!("{SMALLEST}{wrong}"));
+    let mut keys: Vec<&str> = found.iter().map(|problem| problem.key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "notify.language",
+            "notify.state",
+            "notify_channels[1].url",
+            "notify_channels[2].endpoint",
+            "notify_channels[2].key",
+            "notify_channels[2].name",
+            "notify_channels[2].url",
+            "notify_channels[3].events",
+            "notify_channels[3].kind",
+            "notify_channels[3].name",
+            "notify_channels[3].severity",
+            "notify_channels[4].name",
+            "notify_channels[4].url",
+            "notify_channels[4].urll",
+        ]
+    );
+    let told: String = found.iter().map(ToString::to_string).collect();
+    assert!(!told.contains("hunter2"), "{told}");
+    assert!(told.contains("did you mean url?"), "{told}");
+}
+
+#[test]
+fn a_configuration_that_wakes_nobody_is_told() {
+    let told = |text: &str| {
+        let warnings = warnings(&Config::parse(&format!("{SMALLEST}{text}")).unwrap());
+        let mine = warnings.into_iter().filter(|warning| warning.key == "notify_channels");
+        mine.map(|warning| warning.text).collect::<Vec<_>>()
+    };
+    assert!(told("")[0].contains("nobody is told"));
+    assert!(told(CHANNELS).is_empty());
+    let few = told(
+        "[[notify_channels]]\nname = \"a\"\nkind = \"slack\"\nurl = \"env:H\"\nevents = [\"backup-failed\", \"rpo-breached\"]\n",
+    );
+    assert!(few[0].contains("no channel takes backup-damaged, "), "{few:?}");
+    let aws = told(
+        "[[notify_channels]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"env:H\"\nsecret = \"aws-secret:planb#hook\"\n",
+    );
+    assert!(
+        aws[0].contains("secret of the channel a can be had from AWS alone"),
+        "{aws:?}"
+    );
 }
 
 #[test]
@@ -942,6 +1022,14 @@ fn the_bank_example_shows_every_key_and_what_it_promises() {
         "restore_schedule",
         "hosts",
         "grants",
+        "language",
+        "contact",
+        "state",
+        "kind",
+        "severity",
+        "events",
+        "key",
+        "secret",
     ] {
         assert!(text.contains(&format!("{key} = ")), "{key} is not shown");
     }

@@ -12,6 +12,7 @@ pub mod census;
 pub mod cut;
 pub mod old;
 pub mod planb;
+pub mod receiver;
 pub mod restores;
 pub mod runner;
 pub mod server;
