@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
 use super::prune::holds;
-use super::{Common, fences, open, proof, target};
+use super::{Common, fences, open, proof, target, watch};
 use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
 use crate::backup::entry::{BackupId, newest_good};
@@ -34,11 +35,13 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 const PROOF_SESSIONS: usize = 1;
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
-    let loader = FileLoader {
-        path: common.config.clone(),
-    };
     // The first load says what is wrong in the usual way, with exit 2.
     let config = open::config(common)?;
+    let (loaded_configs, configs) = tokio::sync::watch::channel(Arc::new(config.clone()));
+    let loader = FileLoader {
+        path: common.config.clone(),
+        loaded: loaded_configs,
+    };
     let loaded = load(config).map_err(|problems| Failure::Usage(problems.join("\n")))?;
     let signals =
         signals::Process::listen().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
@@ -50,7 +53,14 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         watchdog: notify::watchdog_interval(),
         stop_within: STOP_WITHIN,
     };
-    agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)))
+    // The watcher's role beside it, which ends with it.
+    let cancel = CancellationToken::new();
+    let mut watching = JoinSet::new();
+    watching.spawn(watch::role(configs, cancel.clone()));
+    let ended = agent.run(loaded).await;
+    cancel.cancel();
+    while watching.join_next().await.is_some() {}
+    ended.map_err(|error| Failure::failed(told(&error)))
 }
 
 fn load(config: Config) -> Result<Loaded, Vec<String>> {
@@ -69,6 +79,8 @@ fn load(config: Config) -> Result<Loaded, Vec<String>> {
 
 struct FileLoader {
     path: PathBuf,
+    /// For the roles beside the daemon's own.
+    loaded: tokio::sync::watch::Sender<Arc<Config>>,
 }
 
 #[async_trait]
@@ -78,7 +90,9 @@ impl Loader for FileLoader {
             [] => vec![told(&error)],
             problems => problems.iter().map(ToString::to_string).collect(),
         })?;
-        load(config)
+        let loaded = load(config.clone())?;
+        self.loaded.send_replace(Arc::new(config));
+        Ok(loaded)
     }
 }
 

@@ -186,12 +186,7 @@ const PROBE_KEYS: [&str; 22] = [
 ];
 
 /// None where the section is left out.
-pub(super) fn watch(
-    document: &mut Document<'_>,
-    source: &Source,
-    failover: Failover,
-    steps: &[Step],
-) -> Option<Watch> {
+pub(super) fn watch(document: &mut Document<'_>, source: &Source, failover: Failover, steps: &[Step]) -> Option<Watch> {
     let is_there = document.has("watch");
     // Read in any case, so that a section with a mistyped name is recognised by what there could be.
     let listed = watchers(document);
@@ -199,14 +194,18 @@ pub(super) fn watch(
     let auto = auto(document, failover);
     let mut section = document.section("watch");
     let name = section.text("name", label);
-    let primary_region = section.text("primary_region", label).or_else(|| match &source.endpoint {
-        Endpoint::RdsInstance { region, .. } => region.clone(),
-        Endpoint::Address { .. } => None,
-    });
+    let primary_region = section
+        .text("primary_region", label)
+        .or_else(|| match &source.endpoint {
+            Endpoint::RdsInstance { region, .. } => region.clone(),
+            Endpoint::Address { .. } => None,
+        });
     let every = section.duration("every", SECOND..=MINUTE).unwrap_or(10 * SECOND);
     let stale_after = section.duration("stale_after", 3 * SECOND..=10 * MINUTE);
     let cool_down = section.duration("cool_down", Duration::ZERO..=HOUR).unwrap_or(MINUTE);
-    let is_auto = section.choice("then", &[("notify", false), ("auto", true)]).unwrap_or(false);
+    let is_auto = section
+        .choice("then", &[("notify", false), ("auto", true)])
+        .unwrap_or(false);
     if !is_there {
         return None;
     }
@@ -239,7 +238,10 @@ pub(super) fn watch(
     check_names(&mut section, &watch);
     if let Some(auto) = auto {
         if !is_auto {
-            section.problem("auto", "has a meaning only with then = \"auto\": add that, or remove the section");
+            section.problem(
+                "auto",
+                "has a meaning only with then = \"auto\": add that, or remove the section",
+            );
         }
         watch.then = Then::Auto(auto);
     }
@@ -261,7 +263,10 @@ fn watchers(document: &mut Document<'_>) -> Vec<Watcher> {
             region: section.need("region", region, "where it stands, e.g. region = \"ap-northeast-1\""),
         };
         if watchers.iter().any(|other| other.name == watcher.name) {
-            section.problem("name", "is another watcher's: give each its own, or one would speak for two");
+            section.problem(
+                "name",
+                "is another watcher's: give each its own, or one would speak for two",
+            );
         }
         watchers.push(watcher);
     }
@@ -276,7 +281,10 @@ fn check_names(section: &mut Section<'_, '_>, watch: &Watch) {
         );
     }
     if watch.name.as_ref().is_some_and(|name| watch.watcher(name).is_none()) {
-        section.problem("name", "is none of watchers: add it there, since only those are counted");
+        section.problem(
+            "name",
+            "is none of watchers: add it there, since only those are counted",
+        );
     }
     if watch.probes.is_empty() {
         section.problem("probes", "is missing: write [[watch.probes]], at least one");
@@ -292,7 +300,7 @@ fn check_names(section: &mut Section<'_, '_>, watch: &Watch) {
         section.problem(
             "probes",
             format!(
-                "leave {} without a probe of the data plane, so that it could never vote: add one, or remove it from watchers",
+                "leave {} without a probe of the data plane, and so without a vote for ever: add one, or remove it from watchers",
                 blind.join(", ")
             ),
         );
@@ -303,7 +311,9 @@ fn check_names(section: &mut Section<'_, '_>, watch: &Watch) {
 fn auto(document: &mut Document<'_>, failover: Failover) -> Option<Auto> {
     let is_there = document.has("watch.auto");
     let mut section = document.section("watch.auto");
-    let grace = section.duration("grace", Duration::ZERO..=24 * HOUR).unwrap_or(3 * MINUTE);
+    let grace = section
+        .duration("grace", Duration::ZERO..=24 * HOUR)
+        .unwrap_or(3 * MINUTE);
     let max_loss = section.duration("max_loss", SECOND..=YEAR).unwrap_or(failover.max_loss);
     let fence = [("stop", UnprovableFence::Stop), ("accept", UnprovableFence::Accept)];
     let fence = section.choice("unprovable_fence", &fence);
@@ -377,7 +387,10 @@ fn check_auto(section: &mut Section<'_, '_>, watch: &Watch, failover: Failover, 
     if !steps.iter().any(|step| step.stage == auto.stage) {
         section.problem(
             "then",
-            format!("\"auto\" has nothing to do: there is no [[failover_steps]] of stage {}", auto.stage),
+            format!(
+                "\"auto\" has nothing to do: there is no [[failover_steps]] of stage {}",
+                auto.stage
+            ),
         );
     }
     for name in waits_for_a_person(steps, auto.stage) {
@@ -400,7 +413,10 @@ fn waits_for_a_person(steps: &[Step], stage: u8) -> Vec<&str> {
         .filter(|step| matches!(step.kind, StepKind::Manual { .. }) && !step.goes_on)
         .filter(|manual| {
             let before = before(&taken, &manual.name);
-            !taken.iter().filter(matters).all(|step| before.contains(step.name.as_str()))
+            !taken
+                .iter()
+                .filter(matters)
+                .all(|step| before.contains(step.name.as_str()))
         })
         .map(|step| step.name.as_str())
         .collect()
@@ -472,7 +488,10 @@ fn probe(section: &mut Section<'_, '_>, source: &Source, watchers: &[Watcher]) -
         .duration("within", SECOND..=24 * HOUR)
         .unwrap_or((90 * SECOND).max(least));
     if timeout > interval {
-        section.problem("timeout", "must not be longer than interval: a question is asked after the one before");
+        section.problem(
+            "timeout",
+            "must not be longer than interval: a question is asked after the one before",
+        );
     }
     if within < least {
         section.problem(
@@ -524,7 +543,10 @@ fn http(section: &mut Section<'_, '_>) -> ProbeKind {
         _ => Err("must be an http:// or https:// address".to_owned()),
     });
     if url.is_none() && !section.has("url") {
-        section.problem("url", "is missing: write what to ask, e.g. url = \"https://bank.example/health\"");
+        section.problem(
+            "url",
+            "is missing: write what to ask, e.g. url = \"https://bank.example/health\"",
+        );
     }
     let expect = section.list("expect");
     let codes: Option<Vec<u16>> = expect.as_ref().map(|texts| {
@@ -534,7 +556,10 @@ fn http(section: &mut Section<'_, '_>) -> ProbeKind {
     if let (Some(texts), Some(codes)) = (&expect, &codes)
         && (texts.len() != codes.len() || codes.is_empty())
     {
-        section.problem("expect", "must be a list of HTTP status codes, e.g. expect = [\"200\", \"204\"]");
+        section.problem(
+            "expect",
+            "must be a list of HTTP status codes, e.g. expect = [\"200\", \"204\"]",
+        );
     }
     match url {
         Some(url) => ProbeKind::Http(HttpProbe {

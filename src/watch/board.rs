@@ -151,10 +151,7 @@ impl Board {
         Ok((value.and_then(Result::ok), condition))
     }
 
-    async fn get<T: DeserializeOwned>(
-        &self,
-        name: &str,
-    ) -> Result<(Option<Result<T, String>>, Condition), StoreError> {
+    async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<(Option<Result<T, String>>, Condition), StoreError> {
         let Some(blob) = self.store.properties(name).await? else {
             return Ok((None, Condition::Absent));
         };
@@ -169,9 +166,10 @@ impl Board {
                 Ok((Some(value), Condition::Matches(etag)))
             }
             // Replaced in between: it is read with the next look.
-            Err(StoreError::Changed { .. } | StoreError::NotFound { .. }) => {
-                Ok((Some(Err("it was just being replaced".to_owned())), Condition::Matches(etag)))
-            }
+            Err(StoreError::Changed { .. } | StoreError::NotFound { .. }) => Ok((
+                Some(Err("it was just being replaced".to_owned())),
+                Condition::Matches(etag),
+            )),
             Err(error) => Err(error),
         }
     }

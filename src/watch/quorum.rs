@@ -62,7 +62,12 @@ pub struct Tally {
 }
 
 /// Counts. `configured`: every watcher once, whether it is up or not.
-pub fn tally(configured: &[String], mut found: impl FnMut(&str) -> Found, now: Timestamp, stale_after: Duration) -> Tally {
+pub fn tally(
+    configured: &[String],
+    mut found: impl FnMut(&str) -> Found,
+    now: Timestamp,
+    stale_after: Duration,
+) -> Tally {
     let ballots: Vec<(String, Ballot)> = configured
         .iter()
         .map(|name| (name.clone(), ballot(name, found(name), now, stale_after)))
@@ -124,7 +129,8 @@ fn most(votes: impl Iterator<Item = Health> + Clone, of: usize) -> Health {
 
 impl Tally {
     pub fn votes(&self, wanted: Health) -> usize {
-        let is_such = |ballot: &&(String, Ballot)| matches!(&ballot.1, Ballot::Vote { health, .. } if *health == wanted);
+        let is_such =
+            |ballot: &&(String, Ballot)| matches!(&ballot.1, Ballot::Vote { health, .. } if *health == wanted);
         self.ballots.iter().filter(is_such).count()
     }
 
@@ -132,7 +138,9 @@ impl Tally {
     pub fn database_answers(&self) -> Vec<String> {
         let mut answers = Vec::new();
         for (name, ballot) in &self.ballots {
-            let Ballot::Vote { observation, .. } = ballot else { continue };
+            let Ballot::Vote { observation, .. } = ballot else {
+                continue;
+            };
             let healthy = observation
                 .probes
                 .iter()
@@ -171,7 +179,11 @@ impl Ballot {
             } => {
                 let mut parts: Vec<String> = Vec::new();
                 for seen in &observation.probes {
-                    let plane = if seen.plane == Plane::Control { " (control plane)" } else { "" };
+                    let plane = if seen.plane == Plane::Control {
+                        " (control plane)"
+                    } else {
+                        ""
+                    };
                     let word = if seen.is_mute { "cannot ask" } else { seen.health.name() };
                     parts.push(format!("{} {word}{plane}: {}", seen.probe, seen.said));
                 }

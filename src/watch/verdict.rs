@@ -161,7 +161,10 @@ pub struct Seen {
 /// One probe that is unhealthy is enough: users need all of them. One that cannot ask says nothing; one that has not decided yet keeps the
 /// whole undecided, or a watcher that begins during an outage would call it over.
 pub fn of_plane(seen: &[Seen], plane: Plane) -> Option<Health> {
-    let mut of_plane = seen.iter().filter(|seen| seen.plane == plane && !seen.is_mute).peekable();
+    let mut of_plane = seen
+        .iter()
+        .filter(|seen| seen.plane == plane && !seen.is_mute)
+        .peekable();
     if of_plane.peek().is_none() {
         return seen.iter().any(|seen| seen.plane == plane).then_some(Health::Unknown);
     }

@@ -182,7 +182,12 @@ impl Watching<'_> {
         history.hear(at, &heard.outcome, &spec.thresholds);
         let after = history.health(at, &spec.thresholds);
         if after != before {
-            tracing::info!(probe = spec.name, health = after.name(), said = history.said(), "a probe changed");
+            tracing::info!(
+                probe = spec.name,
+                health = after.name(),
+                said = history.said(),
+                "a probe changed"
+            );
         } else {
             tracing::debug!(probe = spec.name, health = after.name(), said = history.said(), "asked");
         }
@@ -333,7 +338,8 @@ impl Round {
             );
         }
         let (ruling, was) = self.board.ruling().await?;
-        let (shot, _) = self.board.shot().await?;
+        // Whoever acts reads it again, and does not go by one that cannot be read.
+        let shot = self.board.shot().await.map_or(None, |(shot, _)| shot);
         // Asked again: the others may have written since.
         let now = self.board.now().await?;
         let tally = tally(
@@ -367,7 +373,12 @@ impl Round {
 /// Asks as long as somebody listens: each question once the one before was answered or given up.
 async fn keep_asking(number: usize, spec: Spec, ask: Arc<dyn Ask>, mut rng: StdRng, tell: mpsc::Sender<Heard>) {
     // Not all at the same instant.
-    tokio::time::sleep(spec.interval.min(Duration::from_secs(1)).mul_f64(rng.random_range(0.0..1.0))).await;
+    tokio::time::sleep(
+        spec.interval
+            .min(Duration::from_secs(1))
+            .mul_f64(rng.random_range(0.0..1.0)),
+    )
+    .await;
     loop {
         let next = Instant::now() + spec.interval.mul_f64(rng.random_range(0.9..1.1));
         let outcome = once(&spec, ask.as_ref()).await;
