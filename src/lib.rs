@@ -17,6 +17,7 @@ pub mod format;
 pub mod http;
 pub mod kubernetes;
 pub mod mysql;
+pub mod notify;
 pub mod recovery;
 pub mod restore;
 pub mod secret;
