@@ -19,6 +19,7 @@ pub mod mysql;
 pub mod recovery;
 pub mod restore;
 pub mod secret;
+pub mod serve;
 pub mod source;
 pub mod steps;
 pub mod store;
