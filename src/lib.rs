@@ -16,6 +16,7 @@ pub mod fence;
 pub mod format;
 pub mod kubernetes;
 pub mod mysql;
+pub mod notify;
 pub mod recovery;
 pub mod restore;
 pub mod secret;
