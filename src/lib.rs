@@ -9,6 +9,7 @@ pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod cost;
 pub mod doctor;
 pub mod dump;
 pub mod edge;
