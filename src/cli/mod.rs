@@ -13,6 +13,7 @@ mod agent;
 mod backup;
 mod backups;
 mod config_check;
+mod cost;
 mod doctor;
 mod failback;
 mod failover;
@@ -94,6 +95,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Who did what, when, how long, with what result
     History,
+    /// What protection costs a month, and a second site an hour
+    Cost(cost::CostArgs),
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -180,6 +183,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Runner => runner::run(&common).await,
             Command::Watch(args) => watch::run(&common, &args).await,
             Command::History => history::run(&common).await,
+            Command::Cost(args) => cost::run(&common, &args).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
         }
     });

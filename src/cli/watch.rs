@@ -62,7 +62,7 @@ pub async fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
         ));
     };
     let cancel = CancellationToken::new();
-    let mut watching = std::pin::pin!(keep_watching(&config, watch, &name, &cancel));
+    let mut watching = std::pin::pin!(keep_watching(common, &config, watch, &name, &cancel));
     tokio::select! {
         () = &mut watching => {}
         () = super::backup::interrupted() => {
@@ -83,7 +83,7 @@ fn configured(config: &Config) -> Result<&Watch, Failure> {
 }
 
 /// The agent's role: watches as long as its configuration says who it is, and begins anew when that changes.
-pub async fn role(mut configs: Receiver<Arc<Config>>, cancel: CancellationToken) {
+pub async fn role(common: Common, mut configs: Receiver<Arc<Config>>, cancel: CancellationToken) {
     while !cancel.is_cancelled() {
         let config = Arc::clone(&configs.borrow_and_update());
         let stop = cancel.child_token();
@@ -93,7 +93,7 @@ pub async fn role(mut configs: Receiver<Arc<Config>>, cancel: CancellationToken)
                 .as_ref()
                 .and_then(|watch| Some((watch, watch.name.as_ref()?)))
             {
-                Some((watch, name)) => keep_watching(&config, watch, name, &stop).await,
+                Some((watch, name)) => keep_watching(&common, &config, watch, name, &stop).await,
                 None => stop.cancelled().await,
             }
         };
@@ -123,7 +123,7 @@ async fn other(configs: &mut Receiver<Arc<Config>>, than: &Arc<Config>) -> bool 
     }
 }
 
-async fn keep_watching(config: &Config, watch: &Watch, name: &str, cancel: &CancellationToken) {
+async fn keep_watching(_common: &Common, config: &Config, watch: &Watch, name: &str, cancel: &CancellationToken) {
     let stores = loop {
         match open::stores_for_a_person(config).await {
             Ok(stores) => break stores,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, accounts, sections, standby, steps, store, verify, watch};
+use super::{Config, accounts, cost, sections, serve, standby, steps, store, verify, watch};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -88,10 +88,12 @@ impl Config {
             backup: sections::backup(&mut document),
             retention: sections::retention(&mut document),
             verify: verify::verify(&mut document, &store.place, standby.as_ref()),
+            serve: serve::serve(&mut document),
             store,
             accounts: accounts::accounts(&mut document, standby.as_ref()),
             standby,
             primary: standby::server(&mut document, "primary"),
+            cost: cost::cost(&mut document),
             failover,
             failover_steps,
             failback_steps: steps::steps(&mut document, "failback_steps", steps::Site::Primary),
