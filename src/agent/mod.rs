@@ -16,6 +16,7 @@ use crate::backup::entry::BackupId;
 use crate::backup::proof;
 use crate::clock::Clock;
 use crate::notify::Announce;
+use crate::serve::board::Board;
 
 pub mod alarm;
 pub mod logging;
@@ -24,6 +25,7 @@ pub mod runner;
 pub mod schedule;
 pub mod signals;
 pub mod state;
+mod tell;
 
 use notify::{Notice, Notifier};
 use runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey};
@@ -57,6 +59,8 @@ pub struct Agent {
     pub announce: Arc<dyn Announce>,
     pub signals: Box<dyn Signals>,
     pub loader: Box<dyn Loader>,
+    /// What it knows is shown there.
+    pub board: Arc<Board>,
     /// `WatchdogSec`, if systemd watches.
     pub watchdog: Option<Duration>,
     /// How long a stop waits for what is under way to end by itself; less than the unit's `TimeoutStopSec`.
@@ -89,6 +93,7 @@ impl Agent {
             }
             self.notifier.notify(&Notice::Status(work.status(at)));
             work.tell_rpo(at);
+            self.board.ticked(work.state.tick(at));
             let wait = wait.min(self.watchdog.map_or(LOOK_EVERY, |every| every / 3));
             tokio::select! {
                 biased;
@@ -149,6 +154,7 @@ struct Work {
     runner: Arc<dyn BackupRunner>,
     clock: Arc<dyn Clock>,
     announce: Arc<dyn Announce>,
+    board: Arc<Board>,
     epoch: Instant,
     tasks: JoinSet<Ended>,
     run: Option<Task>,
@@ -172,6 +178,7 @@ impl Work {
             runner: loaded.runner,
             clock: Arc::clone(&agent.clock),
             announce: Arc::clone(&agent.announce),
+            board: Arc::clone(&agent.board),
             epoch: Instant::now(),
             tasks: JoinSet::new(),
             run: None,
@@ -203,6 +210,7 @@ impl Work {
         };
         match decision {
             Decision::Run(trigger) => {
+                self.board.run_began();
                 let run = async move { Ended::Run(runner.run(token, trigger).await) };
                 self.run = task(self.tasks.spawn(run).id());
             }
@@ -247,6 +255,7 @@ impl Work {
                 self.state.surveyed(result.as_ref(), at);
                 let failures = self.state.survey_failures();
                 alarm::surveyed(self.announce.as_ref(), result.as_ref(), failures, at.wall);
+                tell::surveyed(&self.board, &result);
                 self.tell_feasibility();
                 self.tell_old_proof(result.as_ref().ok());
             }
@@ -289,6 +298,12 @@ impl Work {
         let rpo = self.state.rpo(at);
         let rpo_seconds = rpo.loss_now.map(|loss| loss.as_secs());
         let (rpo_state, skipped) = (rpo.state.as_str(), self.state.take_skipped());
+        tell::run_ended(
+            &self.board,
+            &result,
+            Duration::try_from_secs_f64(took).unwrap_or_default(),
+            skipped,
+        );
         match result {
             Ok(run) => {
                 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
@@ -311,6 +326,7 @@ impl Work {
         let at = self.moment();
         self.state.verified(result.as_ref(), at);
         alarm::checked(self.announce.as_ref(), id, result, at.wall);
+        tell::verified(&self.board, result);
         match result {
             Ok(Checked::Sound { members, rows, seconds }) => {
                 tracing::info!(%id, members, rows, seconds, "backup verified");
@@ -335,6 +351,8 @@ impl Work {
         let at = self.moment();
         self.state.proved(result.as_ref(), at);
         alarm::proved(self.announce.as_ref(), result, at.wall);
+        self.board
+            .proved(matches!(result, Ok(Proven::Restored { .. })), self.state.failed_proof());
         match result {
             Ok(Proven::Restored {
                 id,

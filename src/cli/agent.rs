@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
@@ -28,7 +30,11 @@ use crate::notify::channel;
 use crate::notify::dispatcher::{Announcer, Dispatcher};
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
+use crate::serve::board::Board;
 use crate::store::StoreError;
+use crate::store::retrying::Meter;
+
+mod beside;
 
 /// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -38,19 +44,18 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 const PROOF_SESSIONS: usize = 1;
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
+    let board = Board::new(open::clock());
     // The first load says what is wrong in the usual way, with exit 2.
-    let config = open::config(common)?;
-    let (sender, lines) = (channel::sender(&config), channel::lines(&config, &open::clock()));
-    let file = super::notify::state_file(&config);
-    if file.is_none() && !lines.is_empty() {
-        tracing::warn!("there is no StateDirectory, nor notify.state: after a restart, what goes on is told once more");
-    }
-    let dispatcher = Arc::new(Dispatcher::start(sender, lines, open::clock(), file).await);
-    let loaded = load(config, &dispatcher).map_err(|problems| Failure::Usage(problems.join("\n")))?;
+    let config = Arc::new(open::config(common)?);
+    let (configs, configured) = watch::channel(Arc::clone(&config));
+    let dispatcher = Arc::new(dispatcher(&config).await);
     let loader = FileLoader {
         path: common.config.clone(),
         dispatcher: Arc::clone(&dispatcher),
+        board: Arc::clone(&board),
+        configs,
     };
+    let loaded = load(config, &board, &dispatcher).map_err(|problems| Failure::Usage(problems.join("\n")))?;
     let signals =
         signals::Process::listen().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
     let agent = Agent {
@@ -59,26 +64,49 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         announce: Arc::new(dispatcher.announcer()),
         signals: Box::new(signals),
         loader: Box::new(loader),
+        board: Arc::clone(&board),
         watchdog: service_manager::watchdog_interval(),
         stop_within: STOP_WITHIN,
     };
-    let ended = agent.run(loaded).await;
+    // They only look and show: whatever becomes of them, backups go on, and they end with the agent.
+    let mut beside = JoinSet::new();
+    beside::start(&mut beside, &configured, &board);
+    // What it may have begun comes to rest first.
+    let cancel = CancellationToken::new();
+    let mut watching = JoinSet::new();
+    watching.spawn(super::watch::role(common.clone(), configured, cancel.clone()));
+    let ended = agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)));
+    cancel.cancel();
+    while watching.join_next().await.is_some() {}
+    beside.shutdown().await;
     dispatcher.flush(FLUSH_WITHIN).await;
     dispatcher.stop().await;
-    ended.map_err(|error| Failure::failed(told(&error)))
+    ended
 }
 
-fn load(config: Config, dispatcher: &Dispatcher) -> Result<Loaded, Vec<String>> {
+/// Tells people, and remembers over a restart whom it told what.
+async fn dispatcher(config: &Config) -> Dispatcher {
+    let (sender, lines) = (channel::sender(config), channel::lines(config, &open::clock()));
+    let file = super::notify::state_file(config);
+    if file.is_none() && !lines.is_empty() {
+        tracing::warn!("there is no StateDirectory, nor notify.state: after a restart, what goes on is told once more");
+    }
+    Dispatcher::start(sender, lines, open::clock(), file).await
+}
+
+fn load(config: Arc<Config>, board: &Arc<Board>, dispatcher: &Dispatcher) -> Result<Loaded, Vec<String>> {
     for warning in warnings(&config) {
         tracing::warn!(key = warning.key, "{}", warning.text);
     }
     let settings = state::Settings::of(&config, open::clock().now()).map_err(|error| vec![told(&error)])?;
+    board.configured(Arc::clone(&config));
     Ok(Loaded {
         settings,
         runner: Arc::new(Driven {
             config,
             ledger: Ledger::default(),
             announcer: dispatcher.announcer(),
+            board: Arc::clone(board),
         }),
     })
 }
@@ -86,6 +114,9 @@ fn load(config: Config, dispatcher: &Dispatcher) -> Result<Loaded, Vec<String>> 
 struct FileLoader {
     path: PathBuf,
     dispatcher: Arc<Dispatcher>,
+    board: Arc<Board>,
+    /// Whoever works beside the agent goes by the new one too.
+    configs: watch::Sender<Arc<Config>>,
 }
 
 #[async_trait]
@@ -96,8 +127,10 @@ impl Loader for FileLoader {
             problems => problems.iter().map(ToString::to_string).collect(),
         })?;
         let (sender, lines) = (channel::sender(&config), channel::lines(&config, &open::clock()));
-        let loaded = load(config, &self.dispatcher)?;
+        let config = Arc::new(config);
+        let loaded = load(Arc::clone(&config), &self.board, &self.dispatcher)?;
         self.dispatcher.configure(sender, lines);
+        self.configs.send_replace(config);
         Ok(loaded)
     }
 }
@@ -105,18 +138,17 @@ impl Loader for FileLoader {
 /// Real backups, driven by the daemon. Stores are opened for each piece of work: secrets rotate, and a store that
 /// was away when the agent started is simply tried again.
 struct Driven {
-    config: Config,
+    config: Arc<Config>,
     ledger: Ledger,
     announcer: Announcer,
+    board: Arc<Board>,
 }
 
 #[async_trait]
 impl BackupRunner for Driven {
     async fn run(&self, cancel: CancellationToken, trigger: Trigger) -> Result<RunSummary, RunError> {
         // Not stopped with the run: what it staged is discarded, and its lease given back, after it was told to stop.
-        let stores = open::stores(&self.config, &CancellationToken::new())
-            .await
-            .map_err(store_error)?;
+        let stores = self.stores(&CancellationToken::new()).await?;
         let runner = open::runner(&self.config, &stores);
         let wanted = Wanted {
             holder: "agent".to_owned(),
@@ -125,7 +157,10 @@ impl BackupRunner for Driven {
             accept_source_changed: None,
         };
         tracing::debug!(?trigger, "run begins");
-        let done = runner.run(&wanted, &Silent, &cancel).await.map_err(run_error)?;
+        let done = runner
+            .run(&wanted, &OnTheBoard(&self.board), &cancel)
+            .await
+            .map_err(run_error)?;
         for note in &done.notes {
             tracing::info!(note, "not carried exactly");
         }
@@ -154,7 +189,7 @@ impl BackupRunner for Driven {
         let Some(proving) = &self.config.verify.restore else {
             return Err(RunError::Permanent("verify.restore_to is not configured".to_owned()));
         };
-        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let stores = self.stores(&cancel).await?;
         let (survey, is_open, proofs) = self.listed(&stores).await?;
         if is_open {
             return Err(RunError::Busy(
@@ -206,7 +241,7 @@ impl BackupRunner for Driven {
     }
 
     async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
-        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let stores = self.stores(&cancel).await?;
         tokio::select! {
             () = cancel.cancelled() => return Err(RunError::Cancelled),
             () = fences::try_again(&self.config, &stores, &self.announcer) => {}
@@ -224,7 +259,7 @@ impl BackupRunner for Driven {
     }
 
     async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
-        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let stores = self.stores(&cancel).await?;
         let (survey, is_open, proofs) = self.listed(&stores).await?;
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
@@ -252,6 +287,12 @@ impl BackupRunner for Driven {
 }
 
 impl Driven {
+    async fn stores(&self, cancel: &CancellationToken) -> Result<open::Stores, RunError> {
+        let meter: Arc<dyn Meter> = Arc::clone(&self.board) as Arc<dyn Meter>;
+        let stores = open::metered_stores(&self.config, cancel, meter).await;
+        stores.map_err(store_error)
+    }
+
     /// Every backup, whether a failover is open, and whether what was found out about them could be put in.
     async fn listed(&self, stores: &open::Stores) -> Result<(Survey, bool, Result<(), StoreError>), RunError> {
         let prefix = &self.config.store.prefix;
@@ -270,7 +311,7 @@ impl Driven {
     }
 
     async fn check(&self, cancel: &CancellationToken, id: &BackupId) -> Result<Checked, RunError> {
-        let stores = open::stores(&self.config, cancel).await.map_err(store_error)?;
+        let stores = self.stores(cancel).await?;
         let prefix = &self.config.store.prefix;
         let service = &self.config.service.name;
         let known = open::journal(&self.config, &stores)
@@ -332,11 +373,13 @@ fn run_error(error: run::RunError) -> RunError {
     }
 }
 
-/// The log says what a run does; nobody watches it.
-struct Silent;
+/// The log says what a run does; whoever looks sees how far it is.
+struct OnTheBoard<'a>(&'a Board);
 
-impl Observer for Silent {
-    fn attempt(&self, _number: u32, _progress: Arc<Progress>) {}
+impl Observer for OnTheBoard<'_> {
+    fn attempt(&self, number: u32, progress: Arc<Progress>) {
+        self.0.attempt_began(number, progress);
+    }
     fn estimate(&self, _bytes: u64) {}
     fn repeated(&self, _error: &AttemptError) {}
 }

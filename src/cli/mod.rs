@@ -13,6 +13,7 @@ mod agent;
 mod backup;
 mod backups;
 mod config_check;
+mod cost;
 mod doctor;
 mod failback;
 mod failover;
@@ -35,6 +36,7 @@ mod target;
 mod tell;
 mod trial;
 mod verify;
+mod watch;
 
 use failure::Failure;
 
@@ -91,6 +93,8 @@ enum Command {
     Failback(failback::FailbackArgs),
     /// Carry out, inside the second cloud's network, what an operator started
     Runner,
+    /// Watch the primary, as one of several watchers in different places
+    Watch(watch::WatchArgs),
     /// Who did what, when, how long, with what result
     History,
     /// Try the channels on which people are told, or show what was not told
@@ -99,6 +103,8 @@ enum Command {
         planb notify --test --channel oncall\n  planb notify --undelivered"
     )]
     Notify(notify::NotifyArgs),
+    /// What protection costs a month, and a second site an hour
+    Cost(cost::CostArgs),
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -183,8 +189,10 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Failover(args) => failover::run(&common, &args).await,
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
+            Command::Watch(args) => watch::run(&common, &args).await,
             Command::History => history::run(&common).await,
             Command::Notify(args) => notify::run(&common, &args).await,
+            Command::Cost(args) => cost::run(&common, &args).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
         }
     });
