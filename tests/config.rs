@@ -771,12 +771,12 @@ fn a_file_that_cannot_be_read_comes_with_a_hint() {
 /// That nobody is told of anything is warned about in a test of its own.
 fn warned(config: &Config) -> Vec<&'static str> {
     let keys = warnings(config).into_iter().map(|warning| warning.key);
-    keys.filter(|key| *key != "notify_channels").collect()
+    keys.filter(|key| *key != "notify.channels").collect()
 }
 
 const CHANNELS: &str = "[notify]\nlanguage = \"ko\"\ncontact = \"on-call 010-0000-0000\"\n\
-    [[notify_channels]]\nname = \"oncall\"\nkind = \"slack\"\nurl = \"env:HOOK\"\n\
-    [[notify_channels]]\nname = \"pager\"\nkind = \"pagerduty\"\nkey = \"env:KEY\"\n";
+    [[notify.channels]]\nname = \"oncall\"\nkind = \"slack\"\nurl = \"env:HOOK\"\n\
+    [[notify.channels]]\nname = \"pager\"\nkind = \"pagerduty\"\nkey = \"env:KEY\"\n";
 
 #[test]
 fn channels_have_the_promised_defaults() {
@@ -799,10 +799,10 @@ fn channels_have_the_promised_defaults() {
 #[test]
 fn every_mistake_in_a_channel_is_told_and_no_value_repeated() {
     let wrong = "[notify]\nlanguage = \"de\"\nstate = \"relative\"\n\
-        [[notify_channels]]\nname = \"a\"\nkind = \"slack\"\nurl = \"https://hooks.slack.com/services/T0/B0/hunter2\"\n\
-        [[notify_channels]]\nname = \"a\"\nkind = \"pagerduty\"\nurl = \"env:A\"\nendpoint = \"http://far.example/\"\n\
-        [[notify_channels]]\nname = \"c d\"\nkind = \"pigeon\"\nseverity = \"loud\"\nevents = [\"rpo\"]\n\
-        [[notify_channels]]\nkind = \"webhook\"\nurll = \"env:A\"\n";
+        [[notify.channels]]\nname = \"a\"\nkind = \"slack\"\nurl = \"https://hooks.slack.com/services/T0/B0/hunter2\"\n\
+        [[notify.channels]]\nname = \"a\"\nkind = \"pagerduty\"\nurl = \"env:A\"\nendpoint = \"http://far.example/\"\n\
+        [[notify.channels]]\nname = \"c d\"\nkind = \"pigeon\"\nseverity = \"loud\"\nevents = [\"rpo\"]\n\
+        [[notify.channels]]\nkind = \"webhook\"\nurll = \"env:A\"\n";
     let found = problems(&format!("{SMALLEST}{wrong}"));
     let mut keys: Vec<&str> = found.iter().map(|problem| problem.key.as_str()).collect();
     keys.sort_unstable();
@@ -811,18 +811,18 @@ fn every_mistake_in_a_channel_is_told_and_no_value_repeated() {
         [
             "notify.language",
             "notify.state",
-            "notify_channels[1].url",
-            "notify_channels[2].endpoint",
-            "notify_channels[2].key",
-            "notify_channels[2].name",
-            "notify_channels[2].url",
-            "notify_channels[3].events",
-            "notify_channels[3].kind",
-            "notify_channels[3].name",
-            "notify_channels[3].severity",
-            "notify_channels[4].name",
-            "notify_channels[4].url",
-            "notify_channels[4].urll",
+            "notify.channels[1].url",
+            "notify.channels[2].endpoint",
+            "notify.channels[2].key",
+            "notify.channels[2].name",
+            "notify.channels[2].url",
+            "notify.channels[3].events",
+            "notify.channels[3].kind",
+            "notify.channels[3].name",
+            "notify.channels[3].severity",
+            "notify.channels[4].name",
+            "notify.channels[4].url",
+            "notify.channels[4].urll",
         ]
     );
     let told: String = found.iter().map(ToString::to_string).collect();
@@ -834,17 +834,17 @@ fn every_mistake_in_a_channel_is_told_and_no_value_repeated() {
 fn a_configuration_that_wakes_nobody_is_told() {
     let told = |text: &str| {
         let warnings = warnings(&Config::parse(&format!("{SMALLEST}{text}")).unwrap());
-        let mine = warnings.into_iter().filter(|warning| warning.key == "notify_channels");
+        let mine = warnings.into_iter().filter(|warning| warning.key == "notify.channels");
         mine.map(|warning| warning.text).collect::<Vec<_>>()
     };
     assert!(told("")[0].contains("nobody is told"));
     assert!(told(CHANNELS).is_empty());
     let few = told(
-        "[[notify_channels]]\nname = \"a\"\nkind = \"slack\"\nurl = \"env:H\"\nevents = [\"backup-failed\", \"rpo-breached\"]\n",
+        "[[notify.channels]]\nname = \"a\"\nkind = \"slack\"\nurl = \"env:H\"\nevents = [\"backup-failed\", \"rpo-breached\"]\n",
     );
     assert!(few[0].contains("no channel takes backup-damaged, "), "{few:?}");
     let aws = told(
-        "[[notify_channels]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"env:H\"\nsecret = \"aws-secret:planb#hook\"\n",
+        "[[notify.channels]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"env:H\"\nsecret = \"aws-secret:planb#hook\"\n",
     );
     assert!(
         aws[0].contains("secret of the channel a can be had from AWS alone"),

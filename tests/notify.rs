@@ -46,7 +46,7 @@ fn channel(planb: &mut Planb, name: &str, kind: &str, receiver: &Receiver, more:
         format!("url = \"env:URL_{upper}\"")
     };
     planb.configure(&format!(
-        "[[notify_channels]]\nname = \"{name}\"\nkind = \"{kind}\"\n{lines}\n{more}\n"
+        "[[notify.channels]]\nname = \"{name}\"\nkind = \"{kind}\"\n{lines}\n{more}\n"
     ));
 }
 
@@ -227,7 +227,7 @@ fn a_person_can_try_every_channel() {
         Receiver::start(Manner::Answers(404, None)),
     );
     let mut planb = without_source();
-    assert!(planb.fails(2, &["notify", "--test"]).contains("[[notify_channels]]"));
+    assert!(planb.fails(2, &["notify", "--test"]).contains("[[notify.channels]]"));
     channel(&mut planb, "oncall", "slack", &slack, "");
     channel(&mut planb, "pager", "pagerduty", &pager, "");
     let said = planb.ok(&["notify", "--test"]);
@@ -236,7 +236,7 @@ fn a_person_can_try_every_channel() {
     pager.wait(&["trigger"]);
     pager.wait(&["resolve", "planb/bank/test"]);
     channel(&mut planb, "gone", "slack", &gone, "");
-    planb.configure("[[notify_channels]]\nname = \"unset\"\nkind = \"slack\"\nurl = \"env:NOBODY_SET_THIS\"\n");
+    planb.configure("[[notify.channels]]\nname = \"unset\"\nkind = \"slack\"\nurl = \"env:NOBODY_SET_THIS\"\n");
     let said = planb.fails(1, &["notify", "--test"]);
     assert!(said.contains("FAILED: HTTP 404 (no_service)"), "{said}");
     assert!(said.contains("env:NOBODY_SET_THIS: not there"), "{said}");

@@ -45,7 +45,7 @@ pub async fn run(common: &Common, args: &NotifyArgs) -> Result<(), Failure> {
         .collect();
     if names.is_empty() {
         return Err(Failure::Usage(
-            "the configuration has no [[notify_channels]]; config/planb.toml shows how to name one".to_owned(),
+            "the configuration has no [[notify.channels]]; config/planb.toml shows how to name one".to_owned(),
         ));
     }
     if let Some(name) = args.channel.as_deref().filter(|name| !names.contains(name)) {

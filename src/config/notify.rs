@@ -1,4 +1,4 @@
-//! `[notify]` and `[[notify_channels]]`: who is told, where, from which severity on, in which language.
+//! `[notify]` and `[[notify.channels]]`: who is told, where, from which severity on, in which language.
 
 use std::path::PathBuf;
 
@@ -151,13 +151,13 @@ pub(super) fn notify(document: &mut Document<'_>) -> Notify {
     let contact = section.text("contact", one_line);
     let state = section.text("state", absolute_path);
     let mut channels: Vec<Channel> = Vec::new();
-    for number in 0..document.count("notify_channels", &CHANNEL_KEYS) {
-        let mut section = document.nth("notify_channels", number);
+    for number in 0..document.count("notify.channels", &CHANNEL_KEYS) {
+        let mut section = document.nth("notify.channels", number);
         let Some(channel) = channel(&mut section) else { continue };
         if !channel.name.is_empty() && channels.iter().any(|other| other.name == channel.name) {
             section.problem(
                 "name",
-                "stands in an earlier [[notify_channels]] already: each has its own name",
+                "stands in an earlier [[notify.channels]] already: each has its own name",
             );
         }
         channels.push(channel);

@@ -78,14 +78,14 @@ fn notify(config: &Config) -> Vec<Warning> {
     let is_taken = |event: &&str| channels.iter().any(|channel| channel.takes_critical(event));
     let untold: Vec<&str> = CRITICAL.into_iter().filter(|event| !is_taken(event)).collect();
     if channels.is_empty() {
-        let text = "nobody is told when a backup fails or the RPO is breached: name a channel in [[notify_channels]]";
+        let text = "nobody is told when a backup fails or the RPO is breached: name a channel in [[notify.channels]]";
         found.push(Warning {
-            key: "notify_channels",
+            key: "notify.channels",
             text: text.into(),
         });
     } else if !untold.is_empty() {
         found.push(Warning {
-            key: "notify_channels",
+            key: "notify.channels",
             text: format!(
                 "no channel takes {}, for which somebody has to get up: add them to the events of one, or leave its events out",
                 untold.join(", ")
@@ -101,7 +101,7 @@ fn notify(config: &Config) -> Vec<Warning> {
             .collect();
         if !aws_alone.is_empty() {
             found.push(Warning {
-                key: "notify_channels",
+                key: "notify.channels",
                 text: format!(
                     "{} of the channel {} can be had from AWS alone: when AWS is down, nobody hears of it there. Add a reference that \
                      does not need it, e.g. credential:NAME, in front",

@@ -116,6 +116,8 @@ impl Dispatcher {
 
     /// Takes the channels of another configuration. What is being sent is broken off, and sent again.
     pub fn configure(&self, sender: Sender, lines: Vec<Line>) {
+        // The old tasks are aborted with their set, so that no channel has two.
+        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = JoinSet::new();
         let routes = lines.iter().map(|line| line.route.clone()).collect();
         self.shared.change(|desk, _| desk.configure(routes));
         let mut tasks = JoinSet::new();
@@ -125,7 +127,6 @@ impl Dispatcher {
         if let Some(file) = &self.file {
             tasks.spawn(keep(Arc::clone(&self.shared), file.clone()));
         }
-        // The old ones are aborted with their set.
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
     }
 

@@ -174,7 +174,7 @@ pub enum What {
     },
 }
 
-/// Names of events, as `[[notify_channels]] events` and JSON write them.
+/// Names of events, as `[[notify.channels]] events` and JSON write them.
 pub use crate::config::notify::EVENTS;
 
 /// Keys that are resolved by somebody who has no notice of that kind at hand.
