@@ -70,6 +70,8 @@ pub enum Kind {
     /// A backup under `preserved/` of what the site has.
     Preserve(Server),
     Manifests(Manifests),
+    MaintenancePage(MaintenancePage),
+    StoreReady,
     Http(Http),
     Traffic(Traffic),
     PrimaryReady(PrimaryReady),
@@ -113,6 +115,22 @@ pub struct Manifests {
     pub variables: Vec<(String, String)>,
     /// `NAMESPACE/SECRET/KEY` and where the value is.
     pub secrets: Vec<(String, SecretRef)>,
+}
+
+/// What people see while nothing serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaintenancePage {
+    /// A file, or a directory with an `index.html`.
+    pub page: PathBuf,
+    /// Container of the store's account. Default `$web`, Azure's static website; of a directory store, `web/` in it.
+    pub container: String,
+    /// Whom to ask; stands for `{{CONTACT}}`.
+    pub contact: Option<String>,
+    /// From the operation's beginning, how long it is likely to take. With it the page says since when, and when to look again
+    /// (`{{TIME}}`, `{{EXPECTED}}`); without it, it is the page that always stands.
+    pub expected: Option<Duration>,
+    /// Of the times on the page, in seconds east of UTC. Default 0.
+    pub utc_offset: i32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Executor, chosen, db_error};
 use crate::backup::run::{Observer, RunError, RunSummary, Wanted};
-use crate::backup::shelf::PRESERVED_PREFIX;
+use crate::backup::shelf;
 use crate::config::steps::{Server, Site};
 use crate::config::{Config, Endpoint, Login, Source};
 use crate::dump::AttemptError;
@@ -53,13 +53,13 @@ impl Executor {
             self.no_old_content(task, server).await?;
         }
         let mut config = self.config_of(task, server).await?;
-        config.store.prefix = PRESERVED_PREFIX.to_owned();
+        config.store.prefix = shelf::preserved(&self.config.store.prefix);
         let runner = (self.runner)(&config, &self.backups, &self.control);
         let done = self.take(task, &runner, true).await?;
         Ok(Outcome {
             note: format!(
-                "{} under {PRESERVED_PREFIX}: {} rows in {} tables",
-                done.id, done.rows, done.tables
+                "{} under {}: {} rows in {} tables",
+                done.id, config.store.prefix, done.rows, done.tables
             ),
             ..Outcome::default()
         })

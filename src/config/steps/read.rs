@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    At, Command, Failover, Http, Kind, Manifests, Means, PrimaryReady, Server, Site, Step, Terraform, Traffic,
+    At, Command, Failover, Http, Kind, MaintenancePage, Manifests, Means, PrimaryReady, Server, Site, Step, Terraform, Traffic,
 };
 use crate::config::collect::{Document, Section};
 use crate::config::sections::absolute_path;
@@ -27,7 +27,7 @@ const COMMON: [&str; 8] = [
 ];
 
 /// Kinds, each with the keys it may have beside the common ones, and the time it may take where nothing is said.
-const KINDS: [(&str, &[&str], Duration); 16] = [
+const KINDS: [(&str, &[&str], Duration); 18] = [
     (
         "terraform",
         &[
@@ -56,6 +56,12 @@ const KINDS: [(&str, &[&str], Duration); 16] = [
         &["dir", "kubeconfig", "variables", "secrets"],
         Duration::from_secs(15 * 60),
     ),
+    (
+        "maintenance-page",
+        &["page", "container", "contact", "expected", "utc_offset"],
+        Duration::from_secs(5 * 60),
+    ),
+    ("store-ready", &[], Duration::from_secs(5 * 60)),
     (
         "http",
         &[
@@ -90,17 +96,20 @@ const KINDS: [(&str, &[&str], Duration); 16] = [
     ("manual", &["text"], Duration::from_secs(24 * 60 * 60)),
 ];
 
-const OWN_KEYS: [&str; 31] = [
+const OWN_KEYS: [&str; 36] = [
     "action",
     "args",
     "backend",
     "body",
+    "contact",
+    "container",
     "contains",
     "dir",
     "distribution",
     "domain",
     "environment",
     "expect",
+    "expected",
     "host",
     "interval",
     "kubeconfig",
@@ -109,6 +118,7 @@ const OWN_KEYS: [&str; 31] = [
     "mirror",
     "node_groups",
     "origin",
+    "page",
     "probe",
     "program",
     "rds_instances",
@@ -121,6 +131,7 @@ const OWN_KEYS: [&str; 31] = [
     "tls_ca",
     "undo",
     "url",
+    "utc_offset",
     "variables",
 ];
 
@@ -226,6 +237,8 @@ fn kind_of(section: &mut Section<'_, '_>, word: &str, default: Site) -> Option<K
                 secrets: secret_pairs(section, "secrets"),
             })
         }
+        "maintenance-page" => Kind::MaintenancePage(maintenance_page(section)),
+        "store-ready" => Kind::StoreReady,
         "http" => Kind::Http(http(section)),
         "traffic" => {
             let distribution = section.text("distribution", plain);
@@ -279,6 +292,42 @@ fn terraform(section: &mut Section<'_, '_>) -> Terraform {
         mirror: section.text("mirror", absolute_path),
         program: section.text("program", absolute_path),
         environment: section.list("environment").unwrap_or_default(),
+    }
+}
+
+fn maintenance_page(section: &mut Section<'_, '_>) -> MaintenancePage {
+    let page = section.text("page", absolute_path);
+    MaintenancePage {
+        page: section.need(
+            "page",
+            page,
+            "a file, or a directory with an index.html, e.g. page = \"/etc/planb/page\"",
+        ),
+        container: section
+            .text("container", |text| match text.strip_prefix('$').unwrap_or(text) {
+                rest if label(rest).is_ok() => Ok(text.to_owned()),
+                _ => Err("must be the name of a container, e.g. \"$web\"".to_owned()),
+            })
+            .unwrap_or_else(|| "$web".to_owned()),
+        contact: section.text("contact", |text| Ok(text.to_owned())),
+        expected: section.duration("expected", 60 * SECOND..=30 * DAY),
+        utc_offset: section.text("utc_offset", utc_offset).unwrap_or(0),
+    }
+}
+
+/// `+09:00`, in seconds.
+fn utc_offset(text: &str) -> Result<i32, String> {
+    let wrong = || "must be hours and minutes east of UTC, e.g. \"+09:00\"".to_owned();
+    let (sign, rest) = match text.split_at_checked(1).ok_or_else(wrong)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return Err(wrong()),
+    };
+    let two = |part: &str| (part.len() == 2).then(|| part.parse::<i32>().ok()).flatten();
+    let parts = rest.split_once(':').and_then(|(hours, minutes)| two(hours).zip(two(minutes)));
+    match parts {
+        Some((hours @ 0..=14, minutes @ 0..=59)) => Ok(sign * (hours * 3_600 + minutes * 60)),
+        _ => Err(wrong()),
     }
 }
 
