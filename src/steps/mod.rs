@@ -45,8 +45,7 @@ pub trait Tell: Send + Sync {
 pub type MakeRunner = fn(&Config, &Arc<dyn BlobStore>, &Arc<dyn BlobStore>) -> Runner;
 
 /// Opens the container of pages beside that of backups.
-pub type OpenPages =
-    for<'a> fn(&'a Config, &'a str) -> BoxFuture<'a, Result<Arc<dyn BlobStore>, StoreError>>;
+pub type OpenPages = for<'a> fn(&'a Config, &'a str) -> BoxFuture<'a, Result<Arc<dyn BlobStore>, StoreError>>;
 
 /// Carries steps out as the configuration says.
 pub struct Executor {

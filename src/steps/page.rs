@@ -231,7 +231,9 @@ fn digest(data: &[u8]) -> String {
 
 /// The files as they are to be published, by name.
 async fn files(task: &Task, written: &MaintenancePage) -> Result<BTreeMap<String, Bytes>, StepError> {
-    let expected = written.expected.and_then(|expected| SignedDuration::try_from(expected).ok());
+    let expected = written
+        .expected
+        .and_then(|expected| SignedDuration::try_from(expected).ok());
     let words = Words::new(
         written.contact.as_deref(),
         task.operation.opened_at,
@@ -269,9 +271,12 @@ fn read(path: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     let wrong = |path: &Path, error: &dyn std::fmt::Display| format!("page {}: {error}", path.display());
     let mut left = MOST_BYTES;
     let mut take = |path: &Path, size: u64| {
-        left = left
-            .checked_sub(size)
-            .ok_or_else(|| wrong(path, &format!("more than {MOST_BYTES} bytes in all are no maintenance page")))?;
+        left = left.checked_sub(size).ok_or_else(|| {
+            wrong(
+                path,
+                &format!("more than {MOST_BYTES} bytes in all are no maintenance page"),
+            )
+        })?;
         std::fs::read(path).map_err(|error| wrong(path, &error))
     };
     let metadata = std::fs::metadata(path).map_err(|error| wrong(path, &error))?;
@@ -283,7 +288,10 @@ fn read(path: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     while let Some((dir, prefix)) = open.pop() {
         for entry in std::fs::read_dir(&dir).map_err(|error| wrong(&dir, &error))? {
             let at = entry.map_err(|error| wrong(&dir, &error))?.path();
-            let name = at.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = at
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             if name.starts_with('.') {
                 continue;
             }
@@ -298,7 +306,10 @@ fn read(path: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
                 found.push((format!("{prefix}{name}"), take(&at, metadata.len())?));
             }
             if found.len() > MOST_FILES {
-                return Err(wrong(path, &format!("more than {MOST_FILES} files are no maintenance page")));
+                return Err(wrong(
+                    path,
+                    &format!("more than {MOST_FILES} files are no maintenance page"),
+                ));
             }
         }
     }

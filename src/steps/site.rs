@@ -25,7 +25,9 @@ impl Words {
         let shown = |at: Timestamp| at_offset(at, utc_offset);
         Self {
             time: expected.map(|_| shown(since)),
-            expected: expected.and_then(|expected| since.checked_add(expected).ok()).map(shown),
+            expected: expected
+                .and_then(|expected| since.checked_add(expected).ok())
+                .map(shown),
             contact: contact.map(str::to_owned),
         }
     }
@@ -155,9 +157,19 @@ mod tests {
         );
         let hour = Some(SignedDuration::from_hours(1));
         let told = Words::new(Some("{{TIME}}"), since, hour, 32_400).fill(page);
-        assert!(told.contains("<p>since 2026-11-22 03:00 KST</p>\n<p>again 2026-11-22 04:00 KST</p>"), "{told}");
-        assert!(told.contains("<a href=\"{{TIME}}\">"), "a value is no placeholder: {told}");
-        assert!(Words::new(None, since, hour, -12_600).fill(page).contains("since 2026-11-21 14:30 UTC-03:30"));
+        assert!(
+            told.contains("<p>since 2026-11-22 03:00 KST</p>\n<p>again 2026-11-22 04:00 KST</p>"),
+            "{told}"
+        );
+        assert!(
+            told.contains("<a href=\"{{TIME}}\">"),
+            "a value is no placeholder: {told}"
+        );
+        assert!(
+            Words::new(None, since, hour, -12_600)
+                .fill(page)
+                .contains("since 2026-11-21 14:30 UTC-03:30")
+        );
         assert!(!Words::default().fill(page).contains("<a"));
     }
 

@@ -150,13 +150,8 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError>;
 
     /// Like [`put`](Self::put), for a blob that browsers read: `served` goes with that version of it, and with no other.
-    async fn publish(
-        &self,
-        name: &str,
-        data: Bytes,
-        served: &Served,
-        condition: Condition,
-    ) -> Result<ETag, StoreError>;
+    async fn publish(&self, name: &str, data: Bytes, served: &Served, condition: Condition)
+    -> Result<ETag, StoreError>;
 
     /// How that version of a blob is served; of one that was merely put, [`Served::default`]. [`StoreError::Changed`] if it is
     /// another version, `NotFound` if gone.

@@ -110,7 +110,10 @@ pub(super) fn check_metadata(store: &str, metadata: &Metadata) -> Result<(), Sto
 /// Sent as HTTP headers, so the rules of metadata's values hold.
 pub(super) fn check_served(store: &str, served: &Served) -> Result<(), StoreError> {
     let fits = |value: &str| {
-        !value.is_empty() && value.len() <= 256 && value.trim() == value && value.bytes().all(|b| (b' '..=b'~').contains(&b))
+        !value.is_empty()
+            && value.len() <= 256
+            && value.trim() == value
+            && value.bytes().all(|b| (b' '..=b'~').contains(&b))
     };
     if fits(&served.content_type) && served.cache_control.as_deref().is_none_or(fits) {
         Ok(())

@@ -5,7 +5,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    At, Command, Failover, Http, Kind, MaintenancePage, Manifests, Means, PrimaryReady, Server, Site, Step, Terraform, Traffic,
+    At, Command, Failover, Http, Kind, MaintenancePage, Manifests, Means, PrimaryReady, Server, Site, Step, Terraform,
+    Traffic,
 };
 use crate::config::collect::{Document, Section};
 use crate::config::sections::absolute_path;
@@ -324,7 +325,9 @@ fn utc_offset(text: &str) -> Result<i32, String> {
         _ => return Err(wrong()),
     };
     let two = |part: &str| (part.len() == 2).then(|| part.parse::<i32>().ok()).flatten();
-    let parts = rest.split_once(':').and_then(|(hours, minutes)| two(hours).zip(two(minutes)));
+    let parts = rest
+        .split_once(':')
+        .and_then(|(hours, minutes)| two(hours).zip(two(minutes)));
     match parts {
         Some((hours @ 0..=14, minutes @ 0..=59)) => Ok(sign * (hours * 3_600 + minutes * 60)),
         _ => Err(wrong()),

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use azure_core::time::parse_rfc7231;
 use azure_storage_blob::models::{
     BlobClientDeleteOptions, BlobClientDownloadOptions, BlobClientGetPropertiesOptions,
-    BlobClientGetPropertiesResultHeaders, BlobClientUploadOptions, BlobContainerClientListBlobsOptions,
-    BlobTags, BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions, BlockLookupList, HttpRange,
+    BlobClientGetPropertiesResultHeaders, BlobClientUploadOptions, BlobContainerClientListBlobsOptions, BlobTags,
+    BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions, BlockLookupList, HttpRange,
     ListBlobsIncludeItem, StorageErrorCode,
 };
 use bytes::Bytes;
@@ -20,7 +20,9 @@ use md5::{Digest, Md5};
 
 use super::errors::Precondition;
 use super::{AzureStore, CALL_BOUND, DATE, Failed, block_id, from_service, to_service, transfer_bound};
-use crate::store::names::{check_blocks, check_metadata, check_name, check_range, check_served, check_tags, check_upload};
+use crate::store::names::{
+    check_blocks, check_metadata, check_name, check_range, check_served, check_tags, check_upload,
+};
 use crate::store::{
     BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, RUN_ID_KEY, Served, StoreError, Upload,
 };

@@ -99,9 +99,9 @@ impl Subject<'_> {
                     self.account
                 ),
                 _ => format!(
-                "az storage container create --account-name {} --name {} --auth-mode login",
-                self.account, self.container
-            ),
+                    "az storage container create --account-name {} --name {} --auth-mode login",
+                    self.account, self.container
+                ),
             },
         }
     }
