@@ -90,7 +90,7 @@ const AT_HOME: [(&str, &[&str]); 5] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 38] = [
+const PURE: [&str; 41] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -103,6 +103,7 @@ const PURE: [&str; 38] = [
     "src/dump/placement.rs",
     "src/dump/script.rs",
     "src/steps/plan.rs",
+    "src/steps/site.rs",
     "src/fence/ladder.rs",
     "src/recovery/event.rs",
     "src/recovery/next.rs",
@@ -112,6 +113,8 @@ const PURE: [&str; 38] = [
     "src/recovery/state.rs",
     "src/recovery/transition.rs",
     "src/restore/accounts.rs",
+    "src/restore/divergence/rows.rs",
+    "src/restore/divergence/since.rs",
     "src/restore/normal.rs",
     "src/restore/parameters.rs",
     "src/restore/plan.rs",

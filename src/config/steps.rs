@@ -67,8 +67,8 @@ pub enum Kind {
     Fence(Server),
     Unfence(Server),
     LastBackup(Server),
-    /// A backup under `preserved/` of what the site has.
-    Preserve(Server),
+    /// A backup under `preserved/` of what the site has, and where that differs from what the other one began with.
+    Preserve(Preserve),
     Manifests(Manifests),
     MaintenancePage(MaintenancePage),
     StoreReady,
@@ -87,6 +87,15 @@ pub struct Server {
     pub site: Site,
     /// Instead of the host in `[standby]` or `[primary]`; may come from an earlier step.
     pub host: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preserve {
+    pub server: Server,
+    /// The primary's instance, of which RDS makes a snapshot first.
+    pub rds_snapshot: Option<String>,
+    /// Where it is. Default: this machine's.
+    pub region: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

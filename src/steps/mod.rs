@@ -29,6 +29,7 @@ mod http;
 mod outside;
 mod page;
 pub mod plan;
+mod preserve;
 mod site;
 mod store;
 mod terraform;
@@ -69,7 +70,7 @@ impl Hands for Executor {
             Kind::Accounts(server) => self.accounts(task, server).boxed(),
             Kind::Open(server) => self.open(task, server).boxed(),
             Kind::LastBackup(server) => self.last_backup(task, server).boxed(),
-            Kind::Preserve(server) => self.preserve(task, server).boxed(),
+            Kind::Preserve(preserve) => self.preserve(task, preserve).boxed(),
             Kind::MaintenancePage(page) => self.maintenance_page(task, page).boxed(),
             Kind::StoreReady => self.store_ready(task).boxed(),
             Kind::Http(http) => self.http(task, http).boxed(),

@@ -117,7 +117,7 @@ fn role(kind: &Kind) -> Role {
         Kind::Fence(server) => Role::Fence(site(server.site)),
         Kind::Unfence(server) => Role::Unfence(site(server.site)),
         Kind::LastBackup(server) => Role::LastBackup(site(server.site)),
-        Kind::Preserve(server) => Role::Preserve(site(server.site)),
+        Kind::Preserve(preserve) => Role::Preserve(site(preserve.server.site)),
         Kind::Traffic(traffic) => Role::Traffic(site(traffic.site)),
         Kind::Command(command) => match command.means {
             Some(Means::Fence(of)) => Role::Fence(site(of)),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    At, Command, Failover, Http, Kind, MaintenancePage, Manifests, Means, PrimaryReady, Server, Site, Step, Terraform,
-    Traffic,
+    At, Command, Failover, Http, Kind, MaintenancePage, Manifests, Means, Preserve, PrimaryReady, Server, Site, Step,
+    Terraform, Traffic,
 };
 use crate::config::collect::{Document, Section};
 use crate::config::sections::absolute_path;
@@ -51,7 +51,11 @@ const KINDS: [(&str, &[&str], Duration); 18] = [
     ("fence", &["site", "host"], Duration::from_secs(5 * 60)),
     ("unfence", &["site", "host"], Duration::from_secs(5 * 60)),
     ("last-backup", &["site", "host"], Duration::from_secs(60 * 60)),
-    ("preserve", &["site", "host"], Duration::from_secs(60 * 60)),
+    (
+        "preserve",
+        &["site", "host", "rds_snapshot", "region"],
+        Duration::from_secs(60 * 60),
+    ),
     (
         "manifests",
         &["dir", "kubeconfig", "variables", "secrets"],
@@ -97,7 +101,7 @@ const KINDS: [(&str, &[&str], Duration); 18] = [
     ("manual", &["text"], Duration::from_secs(24 * 60 * 60)),
 ];
 
-const OWN_KEYS: [&str; 36] = [
+const OWN_KEYS: [&str; 37] = [
     "action",
     "args",
     "backend",
@@ -123,6 +127,7 @@ const OWN_KEYS: [&str; 36] = [
     "probe",
     "program",
     "rds_instances",
+    "rds_snapshot",
     "region",
     "secrets",
     "site",
@@ -219,7 +224,11 @@ fn kind_of(section: &mut Section<'_, '_>, word: &str, default: Site) -> Option<K
         "fence" => Kind::Fence(server(site)),
         "unfence" => Kind::Unfence(server(site)),
         "last-backup" => Kind::LastBackup(server(site)),
-        "preserve" => Kind::Preserve(server(site)),
+        "preserve" => Kind::Preserve(Preserve {
+            server: server(site),
+            rds_snapshot: section.text("rds_snapshot", plain),
+            region: section.text("region", plain),
+        }),
         "manifests" => {
             let dir = section.text("dir", absolute_path);
             let kubeconfig = section.text("kubeconfig", template);
