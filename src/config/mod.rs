@@ -12,6 +12,7 @@ use crate::secret::SecretRef;
 mod accounts;
 pub mod cadence;
 mod collect;
+pub mod cost;
 pub mod parse;
 mod sections;
 pub mod server;
@@ -40,6 +41,7 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// The protected database once more, with an account that may fence it and bring data home.
     pub primary: Option<Standby>,
+    pub cost: cost::Cost,
     pub failover: steps::Failover,
     pub failover_steps: Vec<steps::Step>,
     pub failback_steps: Vec<steps::Step>,

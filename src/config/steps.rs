@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::secret::SecretRef;
 
+mod kinds;
 mod read;
 
 pub(super) use read::{failover, steps};
