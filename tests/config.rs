@@ -178,6 +178,28 @@ fn the_routine_proof_is_made_on_the_standby_or_on_a_server_of_its_own() {
 }
 
 #[test]
+fn whoever_can_be_reached_from_elsewhere_wants_a_token() {
+    assert_eq!(Config::parse(SMALLEST).unwrap().serve, None);
+    let default = accepted("serve", "listen = \"127.0.0.1:9105\"").serve.unwrap();
+    assert_eq!((default.listen.port(), default.token), (9105, None));
+    assert_eq!(accepted("serve", "").serve.unwrap().listen, default.listen);
+    for anywhere in ["0.0.0.0:9105", "[::]:9105", "10.1.2.3:9105"] {
+        let message = refused("serve", &format!("listen = \"{anywhere}\""), "token");
+        assert!(message.contains("127.0.0.1"), "{message}");
+        accepted("serve", &format!("listen = \"{anywhere}\"\ntoken = \"env:T\""));
+    }
+    for wrong in [
+        "localhost:9105",
+        "127.0.0.1",
+        ":9105",
+        "127.0.0.1:0",
+        "https://127.0.0.1:9105",
+    ] {
+        refused("serve", &format!("listen = \"{wrong}\""), "listen");
+    }
+}
+
+#[test]
 fn every_mistake_of_a_file_is_told_at_once_and_none_repeats_a_secret() {
     const SECRET: &str = "hunter2-Tr0ub4dor";
     let text = format!(
@@ -941,6 +963,8 @@ fn the_bank_example_shows_every_key_and_what_it_promises() {
         "proof_max_age",
         "restore_to",
         "restore_schedule",
+        "listen",
+        "token",
         "hosts",
         "grants",
     ] {
