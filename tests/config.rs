@@ -809,8 +809,6 @@ fn every_mistake_in_a_channel_is_told_and_no_value_repeated() {
     assert_eq!(
         keys,
         [
-            "notify.language",
-            "notify.state",
             "notify.channels[1].url",
             "notify.channels[2].endpoint",
             "notify.channels[2].key",
@@ -823,6 +821,8 @@ fn every_mistake_in_a_channel_is_told_and_no_value_repeated() {
             "notify.channels[4].name",
             "notify.channels[4].url",
             "notify.channels[4].urll",
+            "notify.language",
+            "notify.state",
         ]
     );
     let told: String = found.iter().map(ToString::to_string).collect();
