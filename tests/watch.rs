@@ -1,8 +1,4 @@
-//! Watchers under paused time: a day with outages, flaps, slow probes, watchers that are cut off and clocks that jump, played with many
-//! seeds; and what may be configured.
-
-#[path = "clocked/mod.rs"]
-mod clocked;
+//! What `[watch]` may say, and what is refused.
 
 use planb::config::Config;
 use planb::config::watch::{Plane, Then, UnprovableFence};
