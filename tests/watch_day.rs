@@ -403,7 +403,7 @@ async fn a_day_with_everything_that_goes_wrong() {
     let rounds: u64 = std::env::var("PLANB_ROUNDS")
         .ok()
         .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(5);
+        .unwrap_or(3);
     let (mut outages, mut acts) = (0, 0);
     for round in 0..rounds {
         let seed = seed.wrapping_add(round);

@@ -29,6 +29,8 @@ use deputy::OnDuty;
 
 /// Between two tries to open the store.
 const OPEN_AGAIN: Duration = Duration::from_secs(10);
+/// A primary that comes back must not take the application's writes for longer.
+const FENCE_AGAIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 #[command(
@@ -186,7 +188,16 @@ async fn keep_watching(common: &Common, config: &Config, watch: &Watch, name: &s
         watchers = watch.watchers.len(),
         "watching the primary"
     );
-    watcher.run(cancel.clone()).await;
+    let fences = async {
+        loop {
+            tokio::time::sleep(FENCE_AGAIN).await;
+            super::fences::try_again(config, &stores).await;
+        }
+    };
+    tokio::select! {
+        () = watcher.run(cancel.clone()) => {}
+        () = fences => {}
+    }
 }
 
 fn names(watch: &Watch) -> Vec<String> {
