@@ -15,6 +15,8 @@ use super::{Common, open, present};
 use crate::backup::claim;
 use crate::config::Config;
 use crate::config::watch::{Probe, Then, Watch};
+use crate::notify::notice::{Notice, Verdict, What, keys};
+use crate::notify::{Announce, Nobody};
 use crate::store::StoreError;
 use crate::watch::auto::{Acknowledged, Shot};
 use crate::watch::board::Board;
@@ -142,6 +144,7 @@ async fn other(configs: &mut Receiver<Arc<Config>>, than: &Arc<Config>) -> bool 
 }
 
 async fn keep_watching(common: &Common, config: &Config, watch: &Watch, name: &str, cancel: &CancellationToken) {
+    let announce: Arc<dyn Announce> = Arc::new(Nobody);
     let stores = loop {
         match open::stores_for_a_person(config).await {
             Ok(stores) => break stores,
@@ -165,6 +168,7 @@ async fn keep_watching(common: &Common, config: &Config, watch: &Watch, name: &s
             auto,
             name: name.to_owned(),
             board: board.clone(),
+            announce: Arc::clone(&announce),
         }) as Arc<dyn Deputy>),
     };
     let watcher = Watcher {
@@ -179,7 +183,9 @@ async fn keep_watching(common: &Common, config: &Config, watch: &Watch, name: &s
         },
         probes: askers(&watch.probes_of(name), config),
         board,
-        herald: Arc::new(Log),
+        herald: Arc::new(Crier {
+            announce: Arc::clone(&announce),
+        }),
         deputy,
     };
     tracing::info!(
@@ -211,12 +217,23 @@ fn askers(probes: &[Probe], config: &Config) -> Vec<(Spec, Arc<dyn Ask>)> {
         .collect()
 }
 
-/// What the log says of verdicts.
-struct Log;
+/// Says it in the log, and to people.
+struct Crier {
+    announce: Arc<dyn Announce>,
+}
 
-impl Herald for Log {
+impl Herald for Crier {
     fn ruled(&self, ruling: &Ruling) {
         let saw = ruling.evidence.join(" | ");
+        match ruling.verdict {
+            Health::Unhealthy => {
+                let (verdict, why) = (Verdict::Down, saw.clone());
+                self.announce
+                    .raise(Notice::new(What::VerdictChanged { verdict, why }, ruling.since));
+            }
+            Health::Healthy => self.announce.resolve(keys::PRIMARY, ruling.since),
+            Health::Unknown => {}
+        }
         match ruling.verdict {
             Health::Unhealthy => tracing::error!(number = ruling.number, saw, "THE PRIMARY IS DOWN, most watchers say"),
             Health::Healthy | Health::Unknown => {

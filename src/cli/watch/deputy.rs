@@ -15,6 +15,8 @@ use crate::cli::operation::{Desk, Opening};
 use crate::cli::screen::Screen;
 use crate::config::Config;
 use crate::config::watch::{Auto, UnprovableFence, Watch};
+use crate::notify::Announce;
+use crate::notify::notice::{Notice, Verdict, What};
 use crate::recovery::engine::Rest;
 use crate::recovery::event::{Accepted, By, Ended};
 use crate::recovery::journal::Position;
@@ -37,6 +39,7 @@ pub struct OnDuty {
     pub auto: Auto,
     pub name: String,
     pub board: Board,
+    pub announce: Arc<dyn Announce>,
 }
 
 #[async_trait]
@@ -232,8 +235,12 @@ impl OnDuty {
         };
         let is_told = before.is_some_and(|before| before.ruling == refrained.ruling && before.names == refrained.names);
         if !is_told && self.board.set_refrained(&refrained, was).await? {
+            let why = refrained.texts.join("; ");
+            let (verdict, text) = (Verdict::Down, format!("no failover is begun automatically: {why}"));
+            self.announce
+                .raise(Notice::new(What::VerdictChanged { verdict, why: text }, view.now));
             tracing::error!(
-                why = refrained.texts.join("; "),
+                why,
                 "THE PRIMARY IS DOWN, and no failover is begun automatically: a person has to decide"
             );
         }
