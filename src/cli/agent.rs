@@ -74,7 +74,12 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     // What it may have begun comes to rest first.
     let cancel = CancellationToken::new();
     let mut watching = JoinSet::new();
-    watching.spawn(super::watch::role(common.clone(), configured, cancel.clone()));
+    watching.spawn(super::watch::role(
+        common.clone(),
+        configured,
+        Arc::new(dispatcher.announcer()),
+        cancel.clone(),
+    ));
     let ended = agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)));
     cancel.cancel();
     while watching.join_next().await.is_some() {}
