@@ -313,7 +313,11 @@ impl Lab {
         let dir = self.planb.path();
         let container = format!("bank-{:016x}", rand::random::<u64>());
         let endpoint = Url::parse(&azurite()).expect("a URL");
-        for name in [container.clone(), format!("{container}-control")] {
+        for name in [
+            container.clone(),
+            format!("{container}-control"),
+            format!("{container}-web"),
+        ] {
             let auth = AzureCredentialInput::AccountKey(Secret::new(KEY));
             let store =
                 AzureStore::open(ACCOUNT, &name, Some(&endpoint), &auth, Arc::new(SystemClock)).expect("a store");
@@ -365,6 +369,11 @@ impl Lab {
             ),
             ("https://${cluster.hostname}/", format!("http://127.0.0.1:{gateway}/")),
             ("E2EXAMPLE", self.distribution.clone()),
+            // The emulator is shared: not every test may have a `$web`.
+            (
+                "page = \"/etc/planb/page\"",
+                format!("page = \"{REPO}/config/page\"\ncontainer = \"{container}-web\""),
+            ),
             // Load balancers of moto's need a network of theirs; tests/edge.rs looks at them.
             (
                 "target_groups = [\"arn:aws:elasticloadbalancing:ap-northeast-2:111122223333:targetgroup/web/0123456789abcdef\"]\n",
@@ -480,9 +489,9 @@ async fn a_dark_night_from_stage_one_to_the_way_home() {
     let mut lab = Lab::new().await;
     // From here on no address of AWS answers.
     lab.aws(false);
+    lab.planb.ok(&["backup"]);
     let first = lab.planb.json(&["--json", "failover", "--stage", "1", "--yes"]);
     assert_eq!(first["result"], "done", "{first}");
-    lab.planb.ok(&["backup"]);
     let saved = census(&lab.primary, &["petclinic"]);
     lab.primary
         .sql("INSERT INTO petclinic.owners (name) VALUES ('too late')");
