@@ -980,7 +980,7 @@ fn examples(extension: &str) -> Vec<PathBuf> {
 fn every_example_is_accepted_and_only_development_is_warned_about() {
     let found = examples("toml");
     assert!(found.len() >= 5, "{found:?}");
-    // Prices are no configuration, and read by a test of their own.
+    // A table of prices is no configuration; `planb cost` has tests of its own on it.
     for path in found.into_iter().filter(|path| !path.ends_with("prices.toml")) {
         let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
         let warned = warned(&config);
