@@ -100,7 +100,7 @@ const AT_HOME: [(&str, &[&str]); 7] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 42] = [
+const PURE: [&str; 44] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -143,6 +143,8 @@ const PURE: [&str; 42] = [
     "src/restore/replace/names.rs",
     "src/restore/replace/sides.rs",
     "src/edge/routes.rs",
+    "src/serve/status/charts.rs",
+    "src/serve/status/html.rs",
 ];
 
 /// The one function among the pure ones that reads: the configuration's file.
