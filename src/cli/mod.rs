@@ -35,6 +35,7 @@ mod status;
 mod target;
 mod trial;
 mod verify;
+mod watch;
 
 use failure::Failure;
 
@@ -97,6 +98,8 @@ enum Command {
     Failback(failback::FailbackArgs),
     /// Carry out, inside the second cloud's network, what an operator started
     Runner,
+    /// Watch the primary, as one of several watchers in different places
+    Watch(watch::WatchArgs),
     /// Who did what, when, how long, with what result
     History,
     /// What protection costs a month, and a second site an hour
@@ -186,6 +189,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Failover(args) => failover::run(&common, &args).await,
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
+            Command::Watch(args) => watch::run(&common, &args).await,
             Command::History => history::run(&common).await,
             Command::Cost(args) => cost::run(&common, &args).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),

@@ -24,6 +24,7 @@ mod store;
 pub mod units;
 mod verify;
 pub mod warnings;
+pub mod watch;
 
 pub use parse::{ConfigError, Problem};
 pub use warnings::{Warning, warnings};
@@ -49,6 +50,8 @@ pub struct Config {
     pub failover: steps::Failover,
     pub failover_steps: Vec<steps::Step>,
     pub failback_steps: Vec<steps::Step>,
+    /// Who watches the primary, and how. None: nobody does.
+    pub watch: Option<watch::Watch>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
