@@ -166,7 +166,7 @@ fn whoever_asks_for_more_than_a_page_gets_a_refusal() {
     // Who never ends a request holds up nobody, nor a stop.
     let silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(at).expect("a connection")).collect();
     let begun = Instant::now();
-    assert_eq!(get(at, "/healthz").0, 200);
+    assert!([200, 503].contains(&get(at, "/healthz").0));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let ended = agent.stop();
     ended.assert_clean(Duration::from_secs(12));
@@ -197,7 +197,8 @@ fn a_token_is_asked_for_and_told_nowhere() {
         ask(at, "GET", "/metrics", &format!("Authorization: Bearer {TOKEN}\r\n")).0,
         200
     );
-    assert_eq!(get(at, "/healthz").0, 200);
+    // Without the token, as soon as the loop went round once.
+    agent.wait("health", SOON, |_| (get(at, "/healthz").0 == 200).then_some(()));
     let ended = agent.stop();
     ended.assert_clean(Duration::from_secs(10));
     assert!(!ended.heard.told().contains(TOKEN), "the token was told");
@@ -225,7 +226,7 @@ fn a_port_that_is_taken_is_told_and_stops_no_backup() {
     planb.reconfigure(&at.to_string(), &other.to_string());
     agent.signal("HUP");
     wait_served(&mut agent);
-    assert_eq!(get(other, "/healthz").0, 200);
+    agent.wait("health", SOON, |_| (get(other, "/healthz").0 == 200).then_some(()));
     agent.stop().assert_clean(Duration::from_secs(10));
 }
 
@@ -375,6 +376,6 @@ fn a_check_is_one_line_with_figures_and_the_exit_code_of_a_plugin() {
 
     planb.write_config("nothing = 1");
     assert!(one(3).starts_with("PLANB UNKNOWN - configuration: "));
-    let gone = planb.run(&["--config", "/nonexistent", "check"]);
-    assert_eq!(gone.status.code(), Some(3));
+    std::fs::remove_file(planb.config()).expect("a file");
+    one(3);
 }
