@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::drill::schedule;
 use super::failure::{Failure, told};
-use super::prune::holds;
+use super::prune::{drilling, holds};
 use super::{Common, fences, open, proof, target};
 use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
@@ -21,6 +22,7 @@ use crate::backup::run::{self, Observer, Wanted};
 use crate::backup::shelf;
 use crate::backup::verify::{self, Verdict};
 use crate::config::Config;
+use crate::config::drill::Keeper;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
@@ -50,7 +52,15 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         watchdog: notify::watchdog_interval(),
         stop_within: STOP_WITHIN,
     };
-    agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)))
+    // Beside the daemon, so that neither delays the other; it ends with it.
+    let stop = CancellationToken::new();
+    let mut drills = std::pin::pin!(schedule::keep(common, Keeper::Agent, &stop));
+    let mut running = std::pin::pin!(agent.run(loaded));
+    let ended = tokio::select! {
+        ended = &mut running => ended,
+        () = &mut drills => running.await,
+    };
+    ended.map_err(|error| Failure::failed(told(&error)))
 }
 
 fn load(config: Config) -> Result<Loaded, Vec<String>> {
@@ -207,7 +217,11 @@ impl BackupRunner for Driven {
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
         let clock = open::clock();
-        let holds = holds(rpo.state, clock.now(), survey.store_now, is_open);
+        let mut holds = holds(rpo.state, clock.now(), survey.store_now, is_open);
+        let drilling = drilling(&self.config, &stores).await;
+        holds
+            .freezes
+            .extend(drilling.map_err(|error| RunError::Transient(told(&error)))?);
         let pruning = keep(&survey.entries, &self.config.retention, &holds, survey.store_now);
         let approved = pruning
             .approve(Excess::Defer)

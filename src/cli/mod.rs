@@ -15,6 +15,7 @@ mod backups;
 mod config_check;
 mod cost;
 mod doctor;
+mod drill;
 mod failback;
 mod failover;
 mod failure;
@@ -92,6 +93,8 @@ enum Command {
     Runner,
     /// Who did what, when, how long, with what result
     History,
+    /// Rehearse a disaster beside everything that is real, measure it, and take it back
+    Drill(drill::DrillArgs),
     /// What protection costs a month, and a second site an hour
     Cost(cost::CostArgs),
     /// Work with the configuration
@@ -179,6 +182,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
             Command::History => history::run(&common).await,
+            Command::Drill(args) => drill::run(&common, &args).await,
             Command::Cost(args) => cost::run(&common, &args).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
         }

@@ -120,7 +120,22 @@ pub struct Desk {
     pub by: By,
     pub place: Place,
     pub json: bool,
+    /// What a rehearsal does differently; none in earnest.
+    pub rehearsal: Option<Rehearsing>,
     lease: Option<Arc<Held>>,
+}
+
+/// What keeps a rehearsal away from the real thing.
+pub struct Rehearsing {
+    /// Real databases: host and port.
+    pub avoid: Vec<(String, u16)>,
+    /// Stops it from outside.
+    pub stop: CancellationToken,
+}
+
+/// The lease of a rehearsal; while it is held, nothing is pruned.
+pub fn drill_lease(config: &Config) -> String {
+    format!("lease/drill-{}", claim::key(&config.store.prefix))
 }
 
 struct Held(Lease);
@@ -162,12 +177,40 @@ impl Desk {
             by,
             place,
             json: common.json,
+            rehearsal: None,
             lease: None,
         })
     }
 
+    /// For a rehearsal: `config` is made for it, and its journal is another one.
+    pub async fn of_drill(common: &Common, config: Config, by: By, rehearsal: Rehearsing) -> Result<Self, Failure> {
+        let stores = open::stores(&config, &CancellationToken::new()).await?;
+        Ok(Self {
+            journal: open::drill_journal(&config, &stores),
+            config,
+            stores,
+            by,
+            place: Place::Operator,
+            json: common.json,
+            rehearsal: Some(rehearsal),
+            lease: None,
+        })
+    }
+
+    /// Where what is at work is told to others.
     fn key(&self) -> String {
-        claim::key(&self.config.store.prefix)
+        let key = claim::key(&self.config.store.prefix);
+        match self.rehearsal {
+            Some(_) => format!("{key}/drill"),
+            None => key,
+        }
+    }
+
+    fn lease_name(&self) -> String {
+        match self.rehearsal {
+            Some(_) => drill_lease(&self.config),
+            None => format!("lease/{}-{}", self.place.name(), self.key()),
+        }
     }
 
     /// From here on nobody else acts for this place.
@@ -181,7 +224,7 @@ impl Desk {
             host: self.by.host.clone(),
             pid: std::process::id(),
         };
-        let name = format!("lease/{}-{}", self.place.name(), self.key());
+        let name = self.lease_name();
         let until = tokio::time::Instant::now() + if waits { OUTLASTS } else { Duration::ZERO };
         let mut is_told = false;
         loop {
@@ -251,8 +294,23 @@ impl Desk {
         }])
     }
 
+    /// Takes a rehearsal back: what stopped it does not stop that, but a person may.
+    pub async fn clear(&self, position: Position, screen: &Arc<Screen>) -> Result<(Rest, Position), Failure> {
+        self.until_rest(position, screen, CancellationToken::new()).await
+    }
+
     /// Goes on until it comes to rest here.
     pub async fn go_on(&self, position: Position, screen: &Arc<Screen>) -> Result<(Rest, Position), Failure> {
+        let stop = self.rehearsal.as_ref().map(|drill| drill.stop.clone());
+        self.until_rest(position, screen, stop.unwrap_or_default()).await
+    }
+
+    async fn until_rest(
+        &self,
+        position: Position,
+        screen: &Arc<Screen>,
+        stop: CancellationToken,
+    ) -> Result<(Rest, Position), Failure> {
         let Some(held) = &self.lease else {
             return Err(Failure::failed("no lease is held"));
         };
@@ -267,6 +325,11 @@ impl Desk {
                 control: Arc::clone(&self.stores.control),
                 tell: Arc::clone(screen) as Arc<dyn steps::Tell>,
                 runner: open::runner_of,
+                avoid: self
+                    .rehearsal
+                    .as_ref()
+                    .map(|drill| drill.avoid.clone())
+                    .unwrap_or_default(),
             }),
             right: Arc::clone(held) as Arc<dyn Right>,
             watch: Arc::clone(screen) as Arc<dyn crate::recovery::engine::Watch>,
@@ -284,6 +347,7 @@ impl Desk {
                     screen.line("stopping: what is at work is told to come to rest …");
                     cancel.cancel();
                 }
+                () = stop.cancelled(), if !cancel.is_cancelled() => cancel.cancel(),
                 _ = tick.tick() => screen.draw(&self.stores, &self.key(), self.place).await,
             }
         };

@@ -13,6 +13,7 @@ mod accounts;
 pub mod cadence;
 mod collect;
 pub mod cost;
+pub mod drill;
 pub mod parse;
 mod sections;
 pub mod server;
@@ -42,6 +43,7 @@ pub struct Config {
     /// The protected database once more, with an account that may fence it and bring data home.
     pub primary: Option<Standby>,
     pub cost: cost::Cost,
+    pub drill: drill::Drill,
     pub failover: steps::Failover,
     pub failover_steps: Vec<steps::Step>,
     pub failback_steps: Vec<steps::Step>,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, accounts, cost, sections, standby, steps, store, verify};
+use super::{Config, accounts, cost, drill, sections, standby, steps, store, verify};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -90,6 +90,7 @@ impl Config {
             standby,
             primary: standby::server(&mut document, "primary"),
             cost: cost::cost(&mut document),
+            drill: drill::drill(&mut document),
             failover: steps::failover(&mut document),
             failover_steps: steps::steps(&mut document, "failover_steps", steps::Site::Standby),
             failback_steps: steps::steps(&mut document, "failback_steps", steps::Site::Primary),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::{
-    At, Command, Failover, Http, Kind, Manifests, Means, PrimaryReady, Server, Site, Step, Terraform, Traffic,
+    At, Command, Failover, Http, Kind, Manifests, Means, PrimaryReady, Rehearsed, Server, Site, Step, Terraform,
+    Traffic,
 };
 use crate::config::collect::{Document, Section};
 use crate::config::sections::absolute_path;
@@ -15,7 +16,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-const COMMON: [&str; 8] = [
+const COMMON: [&str; 9] = [
+    "drill",
     "name",
     "stage",
     "kind",
@@ -151,6 +153,7 @@ fn step(section: &mut Section<'_, '_>, default: Site) -> Option<Step> {
     let goes_on = section.choice("on_failure", &[("stop", false), ("continue", true)]);
     let retries = section.count("retries", 0..=100);
     let timeout = section.duration("timeout", SECOND..=7 * DAY);
+    let drill = section.choice("drill", &[("run", Rehearsed::Run), ("skip", Rehearsed::Skip)]);
     let kinds: Vec<(&'static str, usize)> = KINDS.iter().enumerate().map(|(at, (name, _, _))| (*name, at)).collect();
     let kind = section.choice("kind", &kinds);
     let Some(kind) = kind else {
@@ -178,6 +181,7 @@ fn step(section: &mut Section<'_, '_>, default: Site) -> Option<Step> {
         at: at.unwrap_or(At::Operator),
         goes_on: goes_on.unwrap_or(false),
         retries: retries.unwrap_or(if by_itself { 2 } else { 0 }),
+        drill,
         kind,
     })
 }
@@ -279,6 +283,7 @@ fn terraform(section: &mut Section<'_, '_>) -> Terraform {
         mirror: section.text("mirror", absolute_path),
         program: section.text("program", absolute_path),
         environment: section.list("environment").unwrap_or_default(),
+        workspace: None,
     }
 }
 
