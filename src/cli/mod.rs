@@ -35,6 +35,7 @@ mod status;
 mod target;
 mod trial;
 mod verify;
+mod watch;
 
 use failure::Failure;
 
@@ -91,6 +92,8 @@ enum Command {
     Failback(failback::FailbackArgs),
     /// Carry out, inside the second cloud's network, what an operator started
     Runner,
+    /// Watch the primary, as one of several watchers in different places
+    Watch(watch::WatchArgs),
     /// Who did what, when, how long, with what result
     History,
     /// Rehearse a disaster beside everything that is real, measure it, and take it back
@@ -181,6 +184,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Failover(args) => failover::run(&common, &args).await,
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
+            Command::Watch(args) => watch::run(&common, &args).await,
             Command::History => history::run(&common).await,
             Command::Drill(args) => drill::run(&common, &args).await,
             Command::Cost(args) => cost::run(&common, &args).await,

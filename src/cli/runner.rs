@@ -32,7 +32,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     let mut interrupted = std::pin::pin!(super::backup::interrupted());
     let mut left_at = None;
     let stop = CancellationToken::new();
-    let mut drills = std::pin::pin!(schedule::keep(common, Keeper::Runner, &stop));
+    let mut drills = std::pin::pin!(schedule::keep(common.clone(), Keeper::Runner, stop.clone()));
     loop {
         tokio::select! {
             () = &mut interrupted => return Ok(()),

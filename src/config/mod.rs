@@ -2,6 +2,7 @@
 //!
 //! `parse` turns TOML text into [`Config`] and reports every problem together, each with its key.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub mod cost;
 pub mod drill;
 pub mod parse;
 mod sections;
+mod serve;
 pub mod server;
 mod standby;
 pub mod steps;
@@ -23,6 +25,7 @@ mod store;
 pub mod units;
 mod verify;
 pub mod warnings;
+pub mod watch;
 
 pub use parse::{ConfigError, Problem};
 pub use warnings::{Warning, warnings};
@@ -36,6 +39,8 @@ pub struct Config {
     pub backup: Backup,
     pub retention: Retention,
     pub verify: Verify,
+    /// Where the agent shows its measurements and its status page. None: nowhere.
+    pub serve: Option<Serve>,
     /// The server that takes over. None: it is named on each command line.
     pub standby: Option<Standby>,
     /// Who the application is on the standby; a backup holds no accounts.
@@ -47,6 +52,8 @@ pub struct Config {
     pub failover: steps::Failover,
     pub failover_steps: Vec<steps::Step>,
     pub failback_steps: Vec<steps::Step>,
+    /// Who watches the primary, and how. None: nobody does.
+    pub watch: Option<watch::Watch>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,6 +255,15 @@ pub struct Proving {
     pub to: Standby,
     /// Cron text, UTC. Default: each day at 03:00.
     pub schedule: String,
+}
+
+/// The agent's HTTP server. It only reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serve {
+    /// Default 127.0.0.1:9105.
+    pub listen: SocketAddr,
+    /// What a caller must know; never missing where `listen` is not a loopback address.
+    pub token: Option<SecretRef>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

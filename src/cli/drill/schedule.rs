@@ -19,7 +19,7 @@ const LATE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
 /// Keeps the schedule until `stop`; the configuration is read again each time.
-pub async fn keep(common: &Common, keeper: Keeper, stop: &CancellationToken) {
+pub async fn keep(common: Common, keeper: Keeper, stop: CancellationToken) {
     let mut looked = open::clock().now();
     let mut clean_at = tokio::time::Instant::now();
     loop {
@@ -52,7 +52,7 @@ pub async fn keep(common: &Common, keeper: Keeper, stop: &CancellationToken) {
             by: by(Some("schedule".to_owned())),
             stop: stop.clone(),
         };
-        match rehearse(common, &config, wanted).await {
+        match rehearse(&common, &config, wanted).await {
             Ok(reports) => {
                 for report in reports {
                     if report.passed() {
