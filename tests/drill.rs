@@ -90,12 +90,12 @@ resource "terraform_data" "server" {
     script = var.script
   }
   provisioner "local-exec" {
-    command = "mkdir -p ${var.dir} && ${self.input.script} start mysql --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/mysql/bin/mysql --no-defaults -uroot -S $socket -e \"CREATE USER dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\""
+    command = "mkdir -p ${var.dir} && ${self.input.script} start mysql --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/mysql/bin/mysql --no-defaults -uroot -S $socket -e \"CREATE USER IF NOT EXISTS dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\""
     environment = { PLANB_LAB = self.input.lab }
   }
   provisioner "local-exec" {
     when        = destroy
-    command     = "${self.input.script} stop ${self.input.dir}"
+    command     = "${self.input.script} stop ${self.input.dir} && rm -rf ${self.input.dir}"
     environment = { PLANB_LAB = self.input.lab }
   }
 }
@@ -391,7 +391,7 @@ fn killed_halfway_it_is_cleared_away() {
         ("started", "compare"),
         ("done", "accounts"),
     ];
-    let seed: usize = std::env::var("PLANB_SEED")
+    let seed: u64 = std::env::var("PLANB_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(rand::random);
@@ -403,7 +403,7 @@ fn killed_halfway_it_is_cleared_away() {
     let lab = Lab::new();
     lab.planb.backup(&[]);
     for round in 0..rounds {
-        let (what, step) = boundaries[(seed % 1_000 + round) % boundaries.len()];
+        let (what, step) = boundaries[(usize::try_from(seed % 1_000).expect("small") + round) % boundaries.len()];
         println!("killed at {what} {step}");
         let mut drill = lab.planb.spawn(&["drill", "--stage", "3"]);
         lab.wait_for(&mut drill, what, step);
