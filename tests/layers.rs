@@ -107,7 +107,7 @@ const AT_HOME: [(&str, &[&str]); 7] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 46] = [
+const PURE: [&str; 49] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -123,6 +123,7 @@ const PURE: [&str; 46] = [
     "src/notify/words.rs",
     "src/notify/words/",
     "src/steps/plan.rs",
+    "src/steps/site.rs",
     "src/fence/ladder.rs",
     "src/recovery/event.rs",
     "src/recovery/next.rs",
@@ -132,6 +133,8 @@ const PURE: [&str; 46] = [
     "src/recovery/state.rs",
     "src/recovery/transition.rs",
     "src/restore/accounts.rs",
+    "src/restore/divergence/rows.rs",
+    "src/restore/divergence/since.rs",
     "src/restore/normal.rs",
     "src/restore/parameters.rs",
     "src/restore/plan.rs",

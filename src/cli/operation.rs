@@ -330,6 +330,7 @@ impl Desk {
                     .as_ref()
                     .map(|drill| drill.avoid.clone())
                     .unwrap_or_default(),
+                pages: open::pages,
             }),
             right: Arc::clone(held) as Arc<dyn Right>,
             watch: Arc::clone(screen) as Arc<dyn crate::recovery::engine::Watch>,

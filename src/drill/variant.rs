@@ -117,7 +117,9 @@ fn why_not(step: &Step, makers: &BTreeSet<String>) -> Option<String> {
         | Kind::LastBackup(_)
         | Kind::Preserve(_)
         | Kind::Traffic(_)
-        | Kind::PrimaryReady(_) => Some("it concerns what serves".to_owned()),
+        | Kind::PrimaryReady(_)
+        | Kind::MaintenancePage(_)
+        | Kind::StoreReady => Some("it concerns what serves".to_owned()),
         Kind::Command(_) => Some("nobody knows what it reaches; drill = \"run\" says that it may".to_owned()),
         Kind::Manual { .. } => Some("it is a person's".to_owned()),
     }
@@ -180,6 +182,8 @@ fn isolate(config: &Config, step: &mut Step, makers: &BTreeSet<String>, mistakes
         | Kind::Preserve(_)
         | Kind::Traffic(_)
         | Kind::PrimaryReady(_)
+        | Kind::MaintenancePage(_)
+        | Kind::StoreReady
             if is_reached =>
         {
             wrong(
@@ -199,7 +203,9 @@ fn isolate(config: &Config, step: &mut Step, makers: &BTreeSet<String>, mistakes
         | Kind::LastBackup(_)
         | Kind::Preserve(_)
         | Kind::Traffic(_)
-        | Kind::PrimaryReady(_) => {}
+        | Kind::PrimaryReady(_)
+        | Kind::MaintenancePage(_)
+        | Kind::StoreReady => {}
     }
 }
 

@@ -29,7 +29,11 @@ mod drill;
 mod fence;
 mod http;
 mod outside;
+mod page;
 pub mod plan;
+mod preserve;
+mod site;
+mod store;
 mod terraform;
 pub mod values;
 
@@ -43,6 +47,9 @@ pub trait Tell: Send + Sync {
 /// From a configuration, the store of backups, and that of control data.
 pub type MakeRunner = fn(&Config, &Arc<dyn BlobStore>, &Arc<dyn BlobStore>) -> Runner;
 
+/// Opens the container of pages beside that of backups.
+pub type OpenPages = for<'a> fn(&'a Config, &'a str) -> BoxFuture<'a, Result<Arc<dyn BlobStore>, StoreError>>;
+
 /// Carries steps out as the configuration says.
 pub struct Executor {
     pub config: Config,
@@ -54,6 +61,7 @@ pub struct Executor {
     pub runner: MakeRunner,
     /// Databases that are not touched whatever a step says, by host and port: in a rehearsal, all that are real.
     pub avoid: Vec<(String, u16)>,
+    pub pages: OpenPages,
 }
 
 #[async_trait]
@@ -69,7 +77,9 @@ impl Hands for Executor {
             Kind::Accounts(server) => self.accounts(task, server).boxed(),
             Kind::Open(server) => self.open(task, server).boxed(),
             Kind::LastBackup(server) => self.last_backup(task, server).boxed(),
-            Kind::Preserve(server) => self.preserve(task, server).boxed(),
+            Kind::Preserve(preserve) => self.preserve(task, preserve).boxed(),
+            Kind::MaintenancePage(page) => self.maintenance_page(task, page).boxed(),
+            Kind::StoreReady => self.store_ready(task).boxed(),
             Kind::Http(http) => self.http(task, http).boxed(),
             Kind::Command(command) => self.command(task, command).boxed(),
             Kind::Manual { text } => return manual(task, text),
@@ -91,6 +101,7 @@ impl Hands for Executor {
             Kind::Command(command) => self.undo_command(task, command).await,
             Kind::Fence(server) => self.lift(task, server).await,
             Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
+            Kind::MaintenancePage(page) => self.put_page_back(task, page).await,
             _ => Ok("nothing had to be taken back".to_owned()),
         }
     }
