@@ -901,6 +901,10 @@ fn every_example_is_accepted_and_only_development_is_warned_about() {
     let found = examples("toml");
     assert!(found.len() >= 5, "{found:?}");
     for path in found {
+        // A table of prices, which `src/cost/prices.rs` reads.
+        if path.ends_with("prices.toml") {
+            continue;
+        }
         let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
         let warned = warned(&config);
         if path.ends_with("development.toml") {

@@ -330,7 +330,7 @@ fn kept_facts(config: &Config, variant: &Variant, moment: &Moment) -> BTreeMap<S
 /// To its end, one way or another, and back.
 async fn carry_on(desk: &Desk, config: &Config, position: Position, screen: &Arc<Screen>) -> Result<Report, Failure> {
     let (rest, position) = tokio::select! {
-        done = desk.go_on(position, screen) => done?,
+        done = desk.go_on_until(position, screen, stopped(desk)) => done?,
         never = gives_way(desk, config) => match never {},
     };
     let position = match &rest {
@@ -350,6 +350,19 @@ async fn carry_on(desk: &Desk, config: &Config, position: Position, screen: &Arc
         Rest::Approval { .. } | Rest::Refused(_) => take_back(desk, position, "it could not go on", screen).await?,
     };
     written(desk, config, &position).await
+}
+
+/// Once a person presses Ctrl-C, or somebody else stops it.
+async fn stopped(desk: &Desk) {
+    let stop = desk
+        .rehearsal
+        .as_ref()
+        .map(|drill| drill.stop.clone())
+        .unwrap_or_default();
+    tokio::select! {
+        () = super::backup::interrupted() => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Stops the rehearsal as soon as a real operation is begun.
@@ -379,7 +392,7 @@ async fn take_back(desk: &Desk, position: Position, why: &str, screen: &Arc<Scre
             desk.append(&position, Event::Abandoning { reason }).await?
         }
     };
-    let (rest, position) = desk.clear(position, screen).await?;
+    let (rest, position) = desk.go_on(position, screen).await?;
     if let Rest::Failed(steps) = &rest {
         for (step, error) in steps {
             screen.line(&format!("{step} could not be taken back: {error}"));

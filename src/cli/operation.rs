@@ -64,16 +64,8 @@ impl OperationArgs {
     }
 
     pub fn by(&self, run: String) -> By {
-        let user = || {
-            let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
-            name("SUDO_USER").or_else(|| name("USER")).or_else(|| name("LOGNAME"))
-        };
         By {
-            who: self
-                .as_who
-                .clone()
-                .or_else(user)
-                .unwrap_or_else(|| "unknown".to_owned()),
+            who: self.as_who.clone().unwrap_or_else(user),
             host: lease::host_name(),
             run,
         }
@@ -110,6 +102,15 @@ impl OperationArgs {
         };
         self.accept.iter().map(one).collect()
     }
+}
+
+/// Whoever sits at this machine.
+pub fn user() -> String {
+    let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
+    name("SUDO_USER")
+        .or_else(|| name("USER"))
+        .or_else(|| name("LOGNAME"))
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// A place's lease, the journal, and what carries steps out.
@@ -294,22 +295,17 @@ impl Desk {
         }])
     }
 
-    /// Takes a rehearsal back: what stopped it does not stop that, but a person may.
-    pub async fn clear(&self, position: Position, screen: &Arc<Screen>) -> Result<(Rest, Position), Failure> {
-        self.until_rest(position, screen, CancellationToken::new()).await
-    }
-
-    /// Goes on until it comes to rest here.
+    /// Goes on until it comes to rest here, or somebody presses Ctrl-C.
     pub async fn go_on(&self, position: Position, screen: &Arc<Screen>) -> Result<(Rest, Position), Failure> {
-        let stop = self.rehearsal.as_ref().map(|drill| drill.stop.clone());
-        self.until_rest(position, screen, stop.unwrap_or_default()).await
+        self.go_on_until(position, screen, super::backup::interrupted()).await
     }
 
-    async fn until_rest(
+    /// Goes on until it comes to rest here, by itself or since `stop` says so.
+    pub async fn go_on_until(
         &self,
         position: Position,
         screen: &Arc<Screen>,
-        stop: CancellationToken,
+        stop: impl Future<Output = ()> + Send,
     ) -> Result<(Rest, Position), Failure> {
         let Some(held) = &self.lease else {
             return Err(Failure::failed("no lease is held"));
@@ -339,7 +335,7 @@ impl Desk {
             cancel: cancel.clone(),
         };
         let mut running = std::pin::pin!(engine.run(position));
-        let mut interrupted = std::pin::pin!(super::backup::interrupted());
+        let mut interrupted = std::pin::pin!(stop);
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         let result = loop {
             tokio::select! {
@@ -348,7 +344,6 @@ impl Desk {
                     screen.line("stopping: what is at work is told to come to rest …");
                     cancel.cancel();
                 }
-                () = stop.cancelled(), if !cancel.is_cancelled() => cancel.cancel(),
                 _ = tick.tick() => screen.draw(&self.stores, &self.key(), self.place).await,
             }
         };
