@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod cost;
 pub mod doctor;
+pub mod drill;
 pub mod dump;
 pub mod edge;
 pub mod fence;

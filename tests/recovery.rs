@@ -363,7 +363,7 @@ fn full(planned: bool) -> Aim {
 
 fn open(aim: Aim, state: &State) -> Event {
     let plan = match aim {
-        Aim::Failover { .. } => failover().for_aim(aim),
+        Aim::Failover { .. } | Aim::Drill { .. } => failover().for_aim(aim),
         Aim::Failback | Aim::StandDown => failback().for_aim(aim),
     };
     Event::Opened {

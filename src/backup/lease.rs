@@ -180,6 +180,38 @@ pub async fn acquire(store: Arc<dyn BlobStore>, name: &str, who: Who, ttl: Durat
     })
 }
 
+/// Who has the lease `name` now, by the store's clock; nobody where it expired or was given back.
+///
+/// # Errors
+/// [`LeaseError::Store`].
+pub async fn held(store: Arc<dyn BlobStore>, name: &str) -> Result<Option<Record>, LeaseError> {
+    let slot = Slot {
+        store,
+        name: name.to_owned(),
+        ttl: Duration::ZERO,
+    };
+    let Some((record, _, modified)) = slot.read().await? else {
+        return Ok(None);
+    };
+    let now = slot.now().await?;
+    Ok(match record {
+        Some(record) => Some(record).filter(|record| !record.released && record.expires_at > now),
+        // Nobody can read it: somebody may have it.
+        None if plus(modified, UNREADABLE_FOR) > now => Some(Record {
+            v: 1,
+            holder: "somebody unreadable".to_owned(),
+            run_id: String::new(),
+            host: String::new(),
+            pid: 0,
+            acquired_at: modified,
+            expires_at: plus(modified, UNREADABLE_FOR),
+            renewals: 0,
+            released: false,
+        }),
+        None => None,
+    })
+}
+
 impl Lease {
     /// Fires when the lease can no longer be trusted, before it expires (and when it is released). Stop then.
     pub fn lost(&self) -> CancellationToken {

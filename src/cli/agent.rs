@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::drill::schedule;
 use super::failure::{Failure, told};
-use super::prune::holds;
+use super::prune::{drilling, holds};
 use super::{Common, fences, open, proof, target, tell};
 use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify as service_manager, signals, state};
@@ -23,6 +24,7 @@ use crate::backup::run::{self, Observer, Wanted};
 use crate::backup::shelf;
 use crate::backup::verify::{self, Verdict};
 use crate::config::Config;
+use crate::config::drill::Keeper;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
@@ -80,6 +82,8 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         Arc::new(dispatcher.announcer()),
         cancel.clone(),
     ));
+    // Aborted with the rest: what it has begun then is taken back after the next start.
+    beside.spawn(schedule::keep(common.clone(), Keeper::Agent, cancel.clone()));
     let ended = agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)));
     cancel.cancel();
     while watching.join_next().await.is_some() {}
@@ -269,7 +273,11 @@ impl BackupRunner for Driven {
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
         let clock = open::clock();
-        let holds = holds(rpo.state, clock.now(), survey.store_now, is_open);
+        let mut holds = holds(rpo.state, clock.now(), survey.store_now, is_open);
+        let drilling = drilling(&self.config, &stores).await;
+        holds
+            .freezes
+            .extend(drilling.map_err(|error| RunError::Transient(told(&error)))?);
         let pruning = keep(&survey.entries, &self.config.retention, &holds, survey.store_now);
         let approved = pruning
             .approve(Excess::Defer)

@@ -132,7 +132,7 @@ fn told(aim: Aim) -> &'static str {
         Aim::StandDown => {
             "stand-down: the standby never served, so no data moves; fences are lifted, the stages destroyed"
         }
-        Aim::Failover { .. } | Aim::Failback => "home, with the data that the standby took in",
+        Aim::Failover { .. } | Aim::Failback | Aim::Drill { .. } => "home, with the data that the standby took in",
     }
 }
 

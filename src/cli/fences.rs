@@ -68,6 +68,7 @@ pub async fn raise(config: &Config, stores: &open::Stores, position: &Position, 
         control: Arc::clone(&stores.control),
         tell: Arc::new(Nobody),
         runner: open::runner_of,
+        avoid: Vec::new(),
         pages: open::pages,
     };
     let tried = executor.fence_again(site, &position.state.standing, position.state.operations);

@@ -15,27 +15,37 @@ use crate::recovery::plan::{Plan, Step};
 pub async fn run(common: &Common) -> Result<(), Failure> {
     let config = open::config(common)?;
     let stores = open::stores_for_a_person(&config).await?;
-    let (entries, unreadable) = open::journal(&config, &stores).history().await?;
+    let (entries, mut unreadable) = open::journal(&config, &stores).history().await?;
+    let (drills, unreadable_too) = open::drill_journal(&config, &stores).history().await?;
+    unreadable.extend(unreadable_too);
     if common.json {
-        println!("{}", json!({"v": 1, "entries": entries, "unreadable": unreadable}));
+        println!(
+            "{}",
+            json!({"v": 1, "entries": entries, "drills": drills, "unreadable": unreadable})
+        );
         return Ok(());
     }
     if entries.is_empty() {
         println!("nothing was ever done: no failover, no failback");
     }
-    let mut operation = 0;
-    for entry in &entries {
-        if entry.operation != operation {
-            operation = entry.operation;
-            println!("\noperation {operation}");
-        }
-        let who = format!("{} on {}", entry.by.who, entry.by.host);
-        println!("  {}  {:<22} {}", present::time(entry.at), who, told(&entry.event));
-    }
+    print(&entries, "operation");
+    print(&drills, "drill");
     for blob in &unreadable {
         println!("cannot be read: {blob}");
     }
     Ok(())
+}
+
+fn print(entries: &[Entry], what: &str) {
+    let mut operation = 0;
+    for entry in entries {
+        if entry.operation != operation {
+            operation = entry.operation;
+            println!("\n{what} {operation}");
+        }
+        let who = format!("{} on {}", entry.by.who, entry.by.host);
+        println!("  {}  {:<22} {}", present::time(entry.at), who, told(&entry.event));
+    }
 }
 
 fn told(event: &Event) -> String {

@@ -16,6 +16,7 @@ mod check;
 mod config_check;
 mod cost;
 mod doctor;
+mod drill;
 mod failback;
 mod failover;
 mod failure;
@@ -110,6 +111,8 @@ enum Command {
         planb notify --test --channel oncall\n  planb notify --undelivered"
     )]
     Notify(notify::NotifyArgs),
+    /// Rehearse a disaster beside everything that is real, measure it, and take it back
+    Drill(drill::DrillArgs),
     /// What protection costs a month, and a second site an hour
     Cost(cost::CostArgs),
     /// Work with the configuration
@@ -200,6 +203,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Watch(args) => watch::run(&common, &args).await,
             Command::History => history::run(&common).await,
             Command::Notify(args) => notify::run(&common, &args).await,
+            Command::Drill(args) => drill::run(&common, &args).await,
             Command::Cost(args) => cost::run(&common, &args).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
         }

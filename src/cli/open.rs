@@ -88,6 +88,11 @@ pub fn journal(config: &Config, stores: &Stores) -> Journal {
     Journal::new(Arc::clone(&stores.control), &claim::key(&config.store.prefix))
 }
 
+/// The journal of its rehearsals.
+pub fn drill_journal(config: &Config, stores: &Stores) -> Journal {
+    Journal::of_drills(Arc::clone(&stores.control), &claim::key(&config.store.prefix))
+}
+
 /// Who this process is, for what it finds out.
 pub fn by(config: &Config) -> By {
     By {

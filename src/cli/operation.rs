@@ -125,7 +125,22 @@ pub struct Desk {
     pub place: Place,
     pub json: bool,
     pub teller: Teller,
+    /// What a rehearsal does differently; none in earnest.
+    pub rehearsal: Option<Rehearsing>,
     lease: Option<Arc<Held>>,
+}
+
+/// What keeps a rehearsal away from the real thing.
+pub struct Rehearsing {
+    /// Real databases: host and port.
+    pub avoid: Vec<(String, u16)>,
+    /// Stops it from outside.
+    pub stop: CancellationToken,
+}
+
+/// The lease of a rehearsal; while it is held, nothing is pruned.
+pub fn drill_lease(config: &Config) -> String {
+    format!("lease/drill-{}", claim::key(&config.store.prefix))
 }
 
 struct Held(Lease);
@@ -168,12 +183,41 @@ impl Desk {
             by,
             place,
             json: common.json,
+            rehearsal: None,
             lease: None,
         })
     }
 
+    /// For a rehearsal: `config` is made for it, and its journal is another one.
+    pub async fn of_drill(common: &Common, config: Config, by: By, rehearsal: Rehearsing) -> Result<Self, Failure> {
+        let stores = open::stores(&config, &CancellationToken::new()).await?;
+        Ok(Self {
+            journal: open::drill_journal(&config, &stores),
+            teller: Teller::silent(&config, Place::Operator).await,
+            config,
+            stores,
+            by,
+            place: Place::Operator,
+            json: common.json,
+            rehearsal: Some(rehearsal),
+            lease: None,
+        })
+    }
+
+    /// Where what is at work is told to others.
     fn key(&self) -> String {
-        claim::key(&self.config.store.prefix)
+        let key = claim::key(&self.config.store.prefix);
+        match self.rehearsal {
+            Some(_) => format!("{key}/drill"),
+            None => key,
+        }
+    }
+
+    fn lease_name(&self) -> String {
+        match self.rehearsal {
+            Some(_) => drill_lease(&self.config),
+            None => format!("lease/{}-{}", self.place.name(), self.key()),
+        }
     }
 
     /// From here on nobody else acts for this place.
@@ -187,7 +231,7 @@ impl Desk {
             host: self.by.host.clone(),
             pid: std::process::id(),
         };
-        let name = format!("lease/{}-{}", self.place.name(), self.key());
+        let name = self.lease_name();
         let until = tokio::time::Instant::now() + if waits { OUTLASTS } else { Duration::ZERO };
         let mut is_told = false;
         loop {
@@ -284,6 +328,11 @@ impl Desk {
                 control: Arc::clone(&self.stores.control),
                 tell: Arc::clone(screen) as Arc<dyn steps::Tell>,
                 runner: open::runner_of,
+                avoid: self
+                    .rehearsal
+                    .as_ref()
+                    .map(|drill| drill.avoid.clone())
+                    .unwrap_or_default(),
                 pages: open::pages,
             }),
             right: Arc::clone(held) as Arc<dyn Right>,

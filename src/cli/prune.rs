@@ -1,11 +1,15 @@
 //! `planb prune`: removes what the retention policy no longer keeps.
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
+use super::operation::drill_lease;
 use super::{Common, open};
+use crate::backup::lease::{self, LeaseError};
 use crate::backup::ledger::Ledger;
 use crate::backup::prune::{self, lifecycle_policy_json};
 use crate::backup::retention::{Excess, Freeze, Holds, Pruning, keep};
@@ -42,7 +46,8 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
     let clock = open::clock();
     let now = stores.backups.now().await?;
     let rpo = Newest::of(&entries).assess(config.targets.rpo, None, now);
-    let holds = holds(rpo.state, clock.now(), now, known.is_open);
+    let mut holds = holds(rpo.state, clock.now(), now, known.is_open);
+    holds.freezes.extend(drilling(&config, &stores).await?);
     let pruning = keep(&entries, &config.retention, &holds, now);
     let unheld = Holds {
         freezes: Vec::new(),
@@ -121,6 +126,12 @@ pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp, is_open
         holds.freezes.push(Freeze::RpoBreach);
     }
     holds
+}
+
+/// A rehearsal restores one of them: its hold lasts as long as its lease.
+pub async fn drilling(config: &Config, stores: &open::Stores) -> Result<Option<Freeze>, LeaseError> {
+    let held = lease::held(Arc::clone(&stores.control), &drill_lease(config)).await?;
+    Ok(held.map(|_| Freeze::Drill))
 }
 
 fn print_policy(config: &Config) -> Result<(), Failure> {

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
+use super::drill::schedule;
 use super::failure::Failure;
 use super::operation::Desk;
 use super::screen::Screen;
 use super::{Common, open};
 use crate::backup::lease;
+use crate::config::drill::Keeper;
 use crate::recovery::engine::Rest;
 use crate::recovery::event::By;
 use crate::recovery::journal::Position;
@@ -27,9 +31,12 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     tracing::info!("waiting for an operation with steps for the runner");
     let mut interrupted = std::pin::pin!(super::backup::interrupted());
     let mut left_at = None;
+    let stop = CancellationToken::new();
+    let mut drills = std::pin::pin!(schedule::keep(common.clone(), Keeper::Runner, stop.clone()));
     loop {
         tokio::select! {
             () = &mut interrupted => break,
+            () = &mut drills => break,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         let position = match desk.journal.read().await {

@@ -14,6 +14,7 @@ mod accounts;
 pub mod cadence;
 mod collect;
 pub mod cost;
+pub mod drill;
 pub mod notify;
 pub mod parse;
 mod sections;
@@ -50,6 +51,7 @@ pub struct Config {
     /// Who is told what.
     pub notify: notify::Notify,
     pub cost: cost::Cost,
+    pub drill: drill::Drill,
     pub failover: steps::Failover,
     pub failover_steps: Vec<steps::Step>,
     pub failback_steps: Vec<steps::Step>,

@@ -49,7 +49,16 @@ pub struct Step {
     pub goes_on: bool,
     /// Times it is tried again by itself. Default 2; for what a person or a program does: 0.
     pub retries: u32,
+    /// Whether a rehearsal does it; none: as its kind has it.
+    pub drill: Option<Rehearsed>,
     pub kind: Kind,
+}
+
+/// What is said of one step about rehearsals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rehearsed {
+    Run,
+    Skip,
 }
 
 /// What a step does.
@@ -115,6 +124,8 @@ pub struct Terraform {
     pub program: Option<PathBuf>,
     /// Names of environment variables that the program gets, e.g. `ARM_CLIENT_ID`.
     pub environment: Vec<String>,
+    /// A rehearsal's state, beside the real one; nobody writes it in the configuration.
+    pub workspace: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

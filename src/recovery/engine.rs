@@ -22,7 +22,7 @@ use super::rules::Rule;
 
 mod tasks;
 
-use tasks::{Announced, Finished, Look, Tasks, bound, done, ended, failures};
+use tasks::{Announced, Finished, Look, Tasks, bound, done, ended, failures, is_drill};
 
 /// How often the journal is looked at for what other places did.
 const POLL: Duration = Duration::from_secs(1);
@@ -33,6 +33,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(660);
 /// From its timeout on, so long may an effect of a step still happen whose process is gone.
 const LINGERS: Duration = Duration::from_secs(60);
+/// Why a rehearsal is taken back where nothing failed.
+pub const REHEARSED: &str = "rehearsed to its end";
 /// How long a store may be away in the middle of an operation.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -202,6 +204,12 @@ impl Engine {
                     }
                 }
                 Next::Wait(_) => self.wait(position, tasks).await?,
+                Next::End(Ended::Done) if is_drill(position) => {
+                    let reason = REHEARSED.to_owned();
+                    *position = self
+                        .write(position.clone(), |_| Some(Event::Abandoning { reason: reason.clone() }))
+                        .await?;
+                }
                 Next::End(how) => {
                     *position = self
                         .write(position.clone(), |position| {

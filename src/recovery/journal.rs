@@ -12,6 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::event::{By, Entry, EntryError, Event};
+use super::plan::Aim;
 use super::state::{Illegal, Standing, State};
 use crate::store::{BlobStore, Condition, StoreError};
 
@@ -24,6 +25,8 @@ pub struct Journal {
     store: Arc<dyn BlobStore>,
     /// Ends with `/`.
     prefix: String,
+    /// Of rehearsals: no real operation is written here, and no rehearsal into the other one.
+    is_of_drills: bool,
 }
 
 /// Where a journal stands.
@@ -100,6 +103,16 @@ impl Journal {
         Self {
             store,
             prefix: format!("journal/{key}/"),
+            is_of_drills: false,
+        }
+    }
+
+    /// Where rehearsals are written down: a journal of its own, which nobody can take for the real one.
+    pub fn of_drills(store: Arc<dyn BlobStore>, key: &str) -> Self {
+        Self {
+            store,
+            prefix: format!("drills/{key}/journal/"),
+            is_of_drills: true,
         }
     }
 
@@ -218,6 +231,15 @@ impl Journal {
     /// [`JournalError::Raced`] if somebody else wrote first: nothing is written then.
     pub async fn append(&self, position: &Position, by: &By, event: Event) -> Result<Position, JournalError> {
         let state = &position.state;
+        if let Event::Opened { aim, .. } = &event
+            && matches!(aim, Aim::Drill { .. }) != self.is_of_drills
+        {
+            return Err(JournalError::Illegal(Illegal {
+                operation: state.operations + 1,
+                number: 1,
+                why: format!("{} does not belong into {}", aim.command(), self.prefix),
+            }));
+        }
         let (operation, number) = match event {
             Event::Opened { .. } => (state.operations + 1, 1),
             _ => (state.operations, state.entries + 1),

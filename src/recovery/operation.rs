@@ -141,7 +141,10 @@ impl Operation {
         // A fence that is left standing would stand at the site that serves.
         let is_fence = matches!(step.role, Role::Fence(_));
         let can_be = step.takes_back && (is_fence || !self.has_skipped(name)) && !self.was_fenced_before(step);
+        // Whatever a rehearsal found there was left by an earlier one.
+        let is_drill = matches!(self.aim, Aim::Drill { .. });
         match self.progress(name) {
+            Progress::Done { .. } if is_drill => can_be,
             Progress::Done { .. } | Progress::Waiting => can_be && self.made.contains(name),
             Progress::Running { .. } | Progress::Failed { .. } | Progress::TakingBack { .. } => can_be,
             Progress::TakenBack => false,
@@ -181,6 +184,8 @@ impl Operation {
                 left.stage = self.before.stage;
                 left.outputs.retain(|name, _| self.before.outputs.contains_key(name));
             }
+            // It leaves nothing.
+            (_, Aim::Drill { .. }) => left = self.before.clone(),
             (Ended::Abandoned | Ended::GivenUp, _) => {}
         }
         left

@@ -129,13 +129,15 @@ pub enum Aim {
     Failback,
     /// Home, from a standby that never served: no data moves.
     StandDown,
+    /// A rehearsal as far as `stage`, beside everything that is real: it commits to nothing, and ends with everything taken back.
+    Drill { stage: u8 },
 }
 
 impl Aim {
     /// The site that is to serve in the end.
     pub fn towards(self) -> Site {
         match self {
-            Self::Failover { .. } => Site::Standby,
+            Self::Failover { .. } | Self::Drill { .. } => Site::Standby,
             Self::Failback | Self::StandDown => Site::Primary,
         }
     }
@@ -148,6 +150,7 @@ impl Aim {
                 format!("planb failover --stage {stage}{planned}")
             }
             Self::Failback | Self::StandDown => "planb failback".to_owned(),
+            Self::Drill { stage } => format!("planb drill --stage {stage}"),
         }
     }
 }
@@ -342,6 +345,7 @@ impl Plan {
             }
             Aim::Failback => !matches!(step.role, Role::Unfence(_)),
             Aim::StandDown => matches!(step.role, Role::Unfence(_) | Role::Destroy),
+            Aim::Drill { stage } => (2..=stage).contains(&step.stage),
         };
         let mut plan = Self {
             steps: self.steps.iter().filter(takes).cloned().collect(),

@@ -212,7 +212,7 @@ pub fn against(aim: Aim, state: &State, facts: &Facts, limits: &Limits) -> Vec<R
             }
             backup(&mut refuse, facts, limits, planned);
         }
-        Aim::Failback | Aim::StandDown => {}
+        Aim::Failback | Aim::StandDown | Aim::Drill { .. } => {}
     }
     refusals
 }

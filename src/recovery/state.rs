@@ -241,7 +241,7 @@ impl State {
             }
             Aim::Failback if !standing.standby_served => return Err("the standby never served".to_owned()),
             Aim::StandDown if standing.standby_served => return Err("the standby has served".to_owned()),
-            Aim::Failover { .. } | Aim::Failback | Aim::StandDown => {}
+            Aim::Failover { .. } | Aim::Failback | Aim::StandDown | Aim::Drill { .. } => {}
         }
         self.operations = entry.operation;
         self.operation = Some(Operation {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::event::{Chosen, Ended, Entry, Event, Outcome, Proof};
 use super::operation::Operation;
-use super::plan::{Place, Role, Site, Step};
+use super::plan::{Aim, Place, Role, Site, Step};
 use super::rules::Rule;
 use super::state::{Epoch, Given, Progress, Standing};
 
@@ -365,6 +365,9 @@ impl Operation {
 
     fn end(&mut self, standing: &mut Standing, how: Ended, told: &Standing, at: Timestamp) -> Result<(), String> {
         match how {
+            Ended::Done if matches!(self.aim, Aim::Drill { .. }) => {
+                return Err("a rehearsal ends with everything taken back".to_owned());
+            }
             Ended::Done => {
                 if let Some(step) = self.plan.steps.iter().find(|step| !self.is_done(&step.name)) {
                     return Err(format!("{} is not done", step.name));

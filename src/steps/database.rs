@@ -18,11 +18,11 @@ use crate::restore::ledger::{self, Phase};
 use crate::restore::load::Progress;
 use crate::restore::logins::{self, Login};
 use crate::restore::plan::{Plan, Wish};
-use crate::restore::run::{Observer, Restore};
+use crate::restore::run::{Observer, Restore, Restored};
 use crate::restore::{RestoreError, events, target};
 
 /// Sessions that load, and then compare, at once.
-const SESSIONS: usize = 4;
+pub(super) const SESSIONS: usize = 4;
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 impl Executor {
@@ -46,6 +46,13 @@ impl Executor {
                 "the configuration has no {section}: it says where that database is, and as whom to write to it"
             )));
         };
+        let host = host.unwrap_or_else(|| settings.host.clone());
+        if self.avoid.contains(&(host.to_ascii_lowercase(), settings.port)) {
+            return Err(StepError::permanent(format!(
+                "{host}:{} is a database of the real thing, which a rehearsal does not touch: give it a server of its own",
+                settings.port
+            )));
+        }
         let tls_ca = match &settings.tls_ca {
             Some(path) => Some(
                 tokio::fs::read(path)
@@ -55,7 +62,7 @@ impl Executor {
             None => None,
         };
         Ok(Address {
-            host: host.unwrap_or_else(|| settings.host.clone()),
+            host,
             port: settings.port,
             user: settings.user.clone(),
             password: self.secret(&settings.password, &format!("{section} password")).await?,
@@ -65,7 +72,7 @@ impl Executor {
         })
     }
 
-    async fn archive(&self, task: &Task) -> Result<(Archive, Chosen), StepError> {
+    pub(super) async fn archive(&self, task: &Task) -> Result<(Archive, Chosen), StepError> {
         let Some(chosen) = task.operation.backup.clone() else {
             return Err(StepError::permanent("the operation has no backup to restore"));
         };
@@ -122,26 +129,7 @@ impl Executor {
                 Err(error) => return Err(restore_error(error)),
             }
         }
-        let progress = Arc::new(Progress::default());
-        let watching = Told {
-            executor: self,
-            step: &task.step.name,
-        };
-        let total = restore.archive.size_bytes();
-        let running = restore.run(&progress, &watching, &task.cancel);
-        let mut running = std::pin::pin!(running);
-        let mut tick = tokio::time::interval(TOLD_EVERY);
-        let restored = loop {
-            tokio::select! {
-                restored = &mut running => break restored.map_err(restore_error)?,
-                _ = tick.tick() => {
-                    let loaded = progress.stored_bytes.load(std::sync::atomic::Ordering::Relaxed);
-                    let rows = progress.rows.load(std::sync::atomic::Ordering::Relaxed);
-                    let share = loaded.saturating_mul(100) / total.max(1);
-                    self.tell.tell(&task.step.name, &format!("{share}% of {}, {rows} rows", chosen.id));
-                }
-            }
-        };
+        let restored = self.watched(task, &restore, &Arc::new(Progress::default())).await?;
         let note = format!(
             "{}: {} rows in {} tables, {:.0} s{}",
             chosen.id,
@@ -154,6 +142,34 @@ impl Executor {
             }
         );
         Ok(done(false, note))
+    }
+
+    /// Restores, and tells how far it is.
+    pub(super) async fn watched(
+        &self,
+        task: &Task,
+        restore: &Restore,
+        progress: &Arc<Progress>,
+    ) -> Result<Restored, StepError> {
+        let watching = Told {
+            executor: self,
+            step: &task.step.name,
+        };
+        let total = restore.archive.size_bytes();
+        let running = restore.run(progress, &watching, &task.cancel);
+        let mut running = std::pin::pin!(running);
+        let mut tick = tokio::time::interval(TOLD_EVERY);
+        loop {
+            tokio::select! {
+                restored = &mut running => return restored.map_err(restore_error),
+                _ = tick.tick() => {
+                    let loaded = progress.stored_bytes.load(std::sync::atomic::Ordering::Relaxed);
+                    let rows = progress.rows.load(std::sync::atomic::Ordering::Relaxed);
+                    let share = loaded.saturating_mul(100) / total.max(1);
+                    self.tell.tell(&task.step.name, &format!("{share}% of {}, {rows} rows", restore.backup));
+                }
+            }
+        }
     }
 
     pub(super) async fn verify(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
@@ -364,7 +380,7 @@ async fn mark(session: &mut Session, task: &Task) -> Result<(), StepError> {
 }
 
 /// Locked accounts keep the sessions that they have.
-async fn set_locked(session: &mut Session, accounts: &[Account], locked: bool) -> Result<(), StepError> {
+pub(super) async fn set_locked(session: &mut Session, accounts: &[Account], locked: bool) -> Result<(), StepError> {
     session.execute("SET SESSION sql_mode = ''").await.map_err(db_error)?;
     let there: BTreeSet<(String, String)> = session
         .pairs("SELECT User, Host FROM mysql.user")

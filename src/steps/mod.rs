@@ -17,6 +17,7 @@ use crate::mysql::DbError;
 use crate::recovery::engine::{Hands, StepError, Task};
 use crate::recovery::event::{Chosen, Outcome};
 use crate::recovery::journal::Journal;
+use crate::recovery::plan::Aim;
 use crate::secret::resolver::Resolver;
 use crate::secret::{Secret, SecretRef};
 use crate::store::{BlobStore, StoreError};
@@ -24,6 +25,7 @@ use crate::store::{BlobStore, StoreError};
 mod backups;
 mod command;
 mod database;
+mod drill;
 mod fence;
 mod http;
 mod outside;
@@ -57,12 +59,17 @@ pub struct Executor {
     pub tell: Arc<dyn Tell>,
     /// Makes what takes a backup as this configuration says.
     pub runner: MakeRunner,
+    /// Databases that are not touched whatever a step says, by host and port: in a rehearsal, all that are real.
+    pub avoid: Vec<(String, u16)>,
     pub pages: OpenPages,
 }
 
 #[async_trait]
 impl Hands for Executor {
     async fn carry_out(&self, task: &Task) -> Result<Outcome, StepError> {
+        if let Aim::Drill { .. } = task.operation.aim {
+            return self.rehearse(task).boxed().await;
+        }
         // Each boxed on its own: all in one future is larger than any, and nests deeper than the compiler will follow.
         let doing: BoxFuture<'_, Result<Outcome, StepError>> = match &self.written(task)?.kind {
             Kind::Restore(server) => self.restore(task, server).boxed(),
@@ -87,6 +94,9 @@ impl Hands for Executor {
     }
 
     async fn take_back(&self, task: &Task) -> Result<String, StepError> {
+        if let Aim::Drill { .. } = task.operation.aim {
+            return self.unrehearse(task).boxed().await;
+        }
         match &self.written(task)?.kind {
             Kind::Command(command) => self.undo_command(task, command).await,
             Kind::Fence(server) => self.lift(task, server).await,

@@ -19,6 +19,21 @@ pub fn plan(steps: &[Written]) -> Plan {
     }
 }
 
+/// The steps of a rehearsal: none means anything for who serves, all are done by who began it, and whatever was begun is taken back.
+pub fn rehearsal(steps: &[Written]) -> Plan {
+    let mut plan = plan(steps);
+    for step in &mut plan.steps {
+        if !matches!(step.role, Role::Restore(_) | Role::Verify(_)) {
+            step.role = Role::Work;
+        }
+        step.at = Place::Operator;
+        step.takes_back = true;
+        // Whoever takes over a rehearsal does so to clear it away.
+        step.guards_itself = true;
+    }
+    plan
+}
+
 /// What is wrong with the configured steps; empty where there are none.
 pub fn mistakes(failover: &[Written], failback: &[Written]) -> Vec<(&'static str, Mistake)> {
     let told = |list: &'static str, steps: &[Written], towards| {
@@ -79,7 +94,8 @@ pub fn digest(steps: &[Written], plan: &Plan) -> String {
 /// The steps of the direction that an operation takes.
 pub fn written(aim: Aim, config: &crate::config::Config) -> &[Written] {
     match aim {
-        Aim::Failover { .. } => &config.failover_steps,
+        // A rehearsal goes by a configuration made for it.
+        Aim::Failover { .. } | Aim::Drill { .. } => &config.failover_steps,
         Aim::Failback | Aim::StandDown => &config.failback_steps,
     }
 }

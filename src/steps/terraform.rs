@@ -93,7 +93,13 @@ impl Executor {
     }
 
     async fn terraform_of(&self, step: &str, task: &Task, written: &Written) -> Result<Terraform, StepError> {
-        let mut terraform = Terraform::new(&written.dir, self.data_dir(step)?);
+        let data_dir = self.data_dir(step)?;
+        let data_dir = match &written.workspace {
+            Some(workspace) => data_dir.join(workspace),
+            None => data_dir,
+        };
+        let mut terraform = Terraform::new(&written.dir, data_dir);
+        terraform.workspace.clone_from(&written.workspace);
         terraform.program.clone_from(&written.program);
         terraform.mirror.clone_from(&written.mirror);
         terraform.pass.clone_from(&written.environment);

@@ -53,6 +53,8 @@ pub struct Terraform {
     pub environment: BTreeMap<String, Secret>,
     /// Names of variables of our own environment that it may see as well: credentials, proxies, `SSL_CERT_FILE`.
     pub pass: Vec<String>,
+    /// Another state beside the real one; it is made where it is not there yet. None: the default one.
+    pub workspace: Option<String>,
     /// `-backend-config`: where the state is. Shown in argv, so a key belongs into `environment` (`ARM_ACCESS_KEY`).
     pub backend: BTreeMap<String, String>,
     /// What `terraform providers mirror` made. With one, no registry is asked.
@@ -118,6 +120,7 @@ impl Terraform {
             secrets: BTreeMap::new(),
             environment: BTreeMap::new(),
             pass: Vec::new(),
+            workspace: None,
             backend: BTreeMap::new(),
             mirror: None,
             protected: Vec::new(),
@@ -363,6 +366,7 @@ impl Terraform {
                     .map(|(name, s)| (format!("TF_VAR_{name}"), s.expose())),
             )
             .env("TF_DATA_DIR", absolute(&self.data_dir)?)
+            .envs(self.workspace.iter().map(|name| ("TF_WORKSPACE", name)))
             .env("TF_IN_AUTOMATION", "1")
             .env("CHECKPOINT_DISABLE", "1");
         if let Some(mirror) = &self.mirror {

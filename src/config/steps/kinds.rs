@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Of every step.
-pub(super) const COMMON: [&str; 8] = [
+pub(super) const COMMON: [&str; 9] = [
+    "drill",
     "name",
     "stage",
     "kind",

@@ -6,8 +6,8 @@ use url::Url;
 
 use super::kinds::{COMMON, KINDS, OWN_KEYS};
 use super::{
-    At, Command, Failover, Http, Kind, MaintenancePage, Manifests, Means, Preserve, PrimaryReady, Server, Site, Step,
-    Terraform, Traffic,
+    At, Command, Failover, Http, Kind, MaintenancePage, Manifests, Means, Preserve, PrimaryReady, Rehearsed, Server,
+    Site, Step, Terraform, Traffic,
 };
 use crate::config::collect::{Document, Section};
 use crate::config::sections::absolute_path;
@@ -44,6 +44,7 @@ fn step(section: &mut Section<'_, '_>, default: Site) -> Option<Step> {
     let goes_on = section.choice("on_failure", &[("stop", false), ("continue", true)]);
     let retries = section.count("retries", 0..=100);
     let timeout = section.duration("timeout", SECOND..=7 * DAY);
+    let drill = section.choice("drill", &[("run", Rehearsed::Run), ("skip", Rehearsed::Skip)]);
     let kinds: Vec<(&'static str, usize)> = KINDS.iter().enumerate().map(|(at, (name, _, _))| (*name, at)).collect();
     let kind = section.choice("kind", &kinds);
     let Some(kind) = kind else {
@@ -71,6 +72,7 @@ fn step(section: &mut Section<'_, '_>, default: Site) -> Option<Step> {
         at: at.unwrap_or(At::Operator),
         goes_on: goes_on.unwrap_or(false),
         retries: retries.unwrap_or(if by_itself { 2 } else { 0 }),
+        drill,
         kind,
     })
 }
@@ -178,6 +180,7 @@ fn terraform(section: &mut Section<'_, '_>) -> Terraform {
         mirror: section.text("mirror", absolute_path),
         program: section.text("program", absolute_path),
         environment: section.list("environment").unwrap_or_default(),
+        workspace: None,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{LINGERS, StepError};
 use crate::recovery::event::{Ended, Event, Outcome};
 use crate::recovery::journal::Position;
-use crate::recovery::plan::Step;
+use crate::recovery::plan::{Aim, Step};
 use crate::recovery::state::Progress;
 
 /// What a task ended with.
@@ -79,6 +79,11 @@ pub(super) fn bound(now: Timestamp, step: &Step) -> Timestamp {
 
 pub(super) fn ended(position: &Position) -> Option<Ended> {
     position.state.operation.as_ref()?.ended.map(|(how, _)| how)
+}
+
+pub(super) fn is_drill(position: &Position) -> bool {
+    let open = position.state.open();
+    open.is_some_and(|operation| matches!(operation.aim, Aim::Drill { .. }))
 }
 
 pub(super) fn failures(position: &Position, steps: Vec<String>) -> Vec<(String, String)> {

@@ -1,0 +1,274 @@
+//! Steps in a rehearsal: on a server of its own, thrown away afterwards, and with nothing of the real site in reach.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::database::{SESSIONS, restore_error, set_locked};
+use super::{Executor, db_error, plan, store_error};
+use crate::backup::ledger as proofs;
+use crate::backup::proof::{By, Finding, Level};
+use crate::config::steps::{Kind, Server};
+use crate::dump::literal::string;
+use crate::mysql::{Address, Session};
+use crate::recovery::engine::{StepError, Task};
+use crate::recovery::event::Outcome;
+use crate::restore::accounts::Account;
+use crate::restore::compare::compare;
+use crate::restore::ledger;
+use crate::restore::load::Progress;
+use crate::restore::plan::Wish;
+use crate::restore::run::Restore;
+
+impl Executor {
+    /// What a step does where nothing is real.
+    pub(super) async fn rehearse(&self, task: &Task) -> Result<Outcome, StepError> {
+        match &self.written(task)?.kind {
+            Kind::Terraform(terraform) => self.terraform(task, terraform).await,
+            Kind::Restore(server) => self.rehearse_restore(task, server).await,
+            Kind::Verify(server) => self.rehearse_verify(task, server).await,
+            Kind::Accounts(server) => self.accounts(task, server).await,
+            Kind::Open(server) => self.rehearse_open(task, server).await,
+            Kind::Manifests(manifests) => self.manifests(task, manifests).await,
+            Kind::Http(http) => self.http(task, http).await,
+            Kind::Command(command) => self.command(task, command).await,
+            kind => Err(StepError::permanent(format!(
+                "a step of kind {} is never rehearsed",
+                plan::kind(kind)
+            ))),
+        }
+    }
+
+    /// Takes a rehearsed step back, whether or not it was done.
+    pub(super) async fn unrehearse(&self, task: &Task) -> Result<String, StepError> {
+        match &self.written(task)?.kind {
+            Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
+            Kind::Restore(server) => self.unrehearse_restore(task, server).await,
+            Kind::Command(command) if !command.undo.is_empty() => self.undo_command(task, command).await,
+            _ => Ok("nothing of it stays".to_owned()),
+        }
+    }
+
+    fn trial(
+        &self,
+        task: &Task,
+        archive: crate::backup::archive::Archive,
+        address: &Address,
+        accounts: Vec<Account>,
+    ) -> Restore {
+        Restore {
+            archive,
+            backup: task
+                .operation
+                .backup
+                .as_ref()
+                .map(|backup| backup.id.clone())
+                .unwrap_or_default(),
+            address: address.clone(),
+            definers: BTreeMap::new(),
+            accounts,
+            sessions: SESSIONS,
+            start_over: false,
+            replace: false,
+            // Marked as what it is: its schemas go when it is over, and only its own.
+            trial: true,
+            tune: false,
+            instead_of: BTreeSet::new(),
+        }
+    }
+
+    async fn rehearse_restore(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
+        let address = self.address(task, server).await?;
+        let (archive, chosen) = self.archive(task).await?;
+        let accounts = self.application().await?;
+        claim(&address, &accounts).await?;
+        let restore = self.trial(task, archive, &address, accounts);
+        let progress = Arc::new(Progress::default());
+        let restored = self.watched(task, &restore, &progress).await?;
+        Ok(Outcome {
+            note: format!(
+                "{}: {} rows in {} tables, {:.1} s, {} bytes of SQL",
+                chosen.id,
+                restored.rows,
+                restored.tables,
+                restored.duration.as_secs_f64(),
+                restored.raw_bytes
+            ),
+            outputs: BTreeMap::from([
+                ("host".to_owned(), address.host.clone().into()),
+                ("port".to_owned(), address.port.into()),
+            ]),
+            backup: Some(chosen),
+            ..Outcome::default()
+        })
+    }
+
+    /// Schemas that carry the rehearsal's mark, and accounts that it made.
+    async fn unrehearse_restore(&self, task: &Task, server: &Server) -> Result<String, StepError> {
+        // What made the server is taken back after this, and takes along whatever cannot be reached any more.
+        let before = task.operation.plan.before(&task.step.name);
+        let makers = before.into_iter().filter_map(|name| task.operation.plan.step(name));
+        let is_made = makers.into_iter().any(|step| step.kind == "terraform");
+        let address = match self.address(task, server).await {
+            Ok(address) => address,
+            Err(error) if is_made => return Ok(format!("its server is not known ({error}), and goes by itself")),
+            Err(error) => return Err(error),
+        };
+        let mut session = match address.connect().await {
+            Ok(session) => session,
+            Err(error) if is_made => {
+                return Ok(format!("its server does not answer ({error}), and goes by itself"));
+            }
+            Err(error) => return Err(db_error(error)),
+        };
+        let dropped = drop_claimed(&mut session).await;
+        session.close().await;
+        let dropped = dropped.map_err(db_error)?;
+        let (archive, chosen) = self.archive(task).await?;
+        let restore = self.trial(task, archive, &address, Vec::new());
+        restore.discard(&task.cancel).await.map_err(restore_error)?;
+        Ok(format!("{} is off the server again, {dropped} accounts too", chosen.id))
+    }
+
+    /// Compared, it counts as a proof of that backup.
+    async fn rehearse_verify(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
+        let address = self.address(task, server).await?;
+        let (archive, chosen) = self.archive(task).await?;
+        let wish = Wish {
+            accounts: self.application().await?,
+            ..Wish::default()
+        };
+        let compared = compare(&address, &archive, &wish, SESSIONS, &task.cancel)
+            .await
+            .map_err(restore_error)?;
+        if !compared.differences.is_empty() {
+            return Err(StepError::permanent(format!(
+                "the database is not what {} says: {}",
+                chosen.id,
+                compared.differences.join("; ")
+            )));
+        }
+        let entries = self.listing().await?;
+        let proven = match entries.iter().find(|entry| entry.blob == chosen.blob) {
+            Some(entry) => {
+                let finding = Finding {
+                    level: Level::Restored {
+                        server: compared.server.clone(),
+                        tables_compared: compared.tables as u64,
+                        checksums_compared: compared.tables as u64,
+                    },
+                    blob: entry.blob.clone(),
+                    at: self.backups.now().await.map_err(store_error)?,
+                    by: By {
+                        host: task.operation.opened_by.host.clone(),
+                        site: self.config.service.site.clone(),
+                        planb: env!("CARGO_PKG_VERSION").to_owned(),
+                    },
+                    seconds: compared.duration.as_secs_f64(),
+                    rows: compared.rows,
+                };
+                let prefix = &self.config.store.prefix;
+                let noted = proofs::note(self.control.as_ref(), prefix, &entry.id, &entry.digest, &finding).await;
+                noted.map_or_else(
+                    |error| format!("not written down: {error}"),
+                    |()| "written down as a proof".to_owned(),
+                )
+            }
+            None => "not written down: it is not listed".to_owned(),
+        };
+        Ok(Outcome {
+            note: format!(
+                "{} tables, {} rows and {} views, routines, triggers and events are those of {}; {proven}",
+                compared.tables, compared.rows, compared.objects, chosen.id
+            ),
+            outputs: BTreeMap::from([
+                ("tables_compared".to_owned(), compared.tables.into()),
+                ("checksums_compared".to_owned(), compared.tables.into()),
+                ("rows_compared".to_owned(), compared.rows.into()),
+                ("objects_compared".to_owned(), compared.objects.into()),
+                ("server".to_owned(), compared.server.into()),
+                (
+                    "definitions".to_owned(),
+                    if compared.exact { "by their text" } else { "by name" }.into(),
+                ),
+            ]),
+            ..Outcome::default()
+        })
+    }
+
+    /// The application may log in on the rehearsal's server; events stay as they came, which is disabled.
+    async fn rehearse_open(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
+        let address = self.address(task, server).await?;
+        let accounts = self.application().await?;
+        let mut session = address.connect().await.map_err(db_error)?;
+        let unlocked = set_locked(&mut session, &accounts, false).await;
+        session.close().await;
+        unlocked?;
+        Ok(Outcome {
+            note: format!("{} accounts unlocked; events stay disabled", accounts.len()),
+            ..Outcome::default()
+        })
+    }
+}
+
+/// Accounts that are somebody else's are not touched: written down first are those that the rehearsal makes.
+async fn claim(address: &Address, accounts: &[Account]) -> Result<(), StepError> {
+    let mut session = address.connect().await.map_err(db_error)?;
+    let claimed = claimed(&mut session, accounts).await;
+    session.close().await;
+    let taken = claimed.map_err(db_error)?;
+    if taken.is_empty() {
+        return Ok(());
+    }
+    Err(StepError::permanent(format!(
+        "the rehearsal's server has {} already, and they are not of a rehearsal: give it a server of its own",
+        taken.join(", ")
+    )))
+}
+
+async fn claimed(session: &mut Session, accounts: &[Account]) -> Result<Vec<String>, crate::mysql::DbError> {
+    ledger::prepare(session).await?;
+    session
+        .execute(
+            "CREATE TABLE IF NOT EXISTS planb.rehearsed_accounts (user VARCHAR(128) NOT NULL, host VARCHAR(255) CHARACTER SET ascii NOT NULL, \
+             PRIMARY KEY (user, host)) ENGINE=InnoDB",
+        )
+        .await?;
+    let there = session.pairs("SELECT User, Host FROM mysql.user").await?;
+    let ours = session.pairs("SELECT user, host FROM planb.rehearsed_accounts").await?;
+    let mut taken = Vec::new();
+    for account in accounts {
+        for host in &account.hosts {
+            let pair = (account.name.clone(), host.clone());
+            if there.contains(&pair) && !ours.contains(&pair) {
+                taken.push(format!("{}@{host}", account.name));
+            }
+        }
+    }
+    if taken.is_empty() {
+        for account in accounts {
+            for host in &account.hosts {
+                let sql = format!(
+                    "INSERT IGNORE INTO planb.rehearsed_accounts VALUES ({}, {})",
+                    string(&account.name),
+                    string(host)
+                );
+                session.execute(sql).await?;
+            }
+        }
+    }
+    Ok(taken)
+}
+
+async fn drop_claimed(session: &mut Session) -> Result<usize, crate::mysql::DbError> {
+    if !ledger::is_there(session, "rehearsed_accounts").await? {
+        return Ok(0);
+    }
+    let ours = session.pairs("SELECT user, host FROM planb.rehearsed_accounts").await?;
+    for (user, host) in &ours {
+        session
+            .execute(format!("DROP USER IF EXISTS {}@{}", string(user), string(host)))
+            .await?;
+    }
+    session.execute("DROP TABLE planb.rehearsed_accounts").await?;
+    Ok(ours.len())
+}

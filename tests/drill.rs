@@ -1,0 +1,456 @@
+//! Rehearsals with real MySQL and a real Terraform that starts one: the report's numbers, what is left, and what is not touched.
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::planb::PASSWORD;
+use support::{Flavor, Planb, Server, lab_dir, reader};
+
+const PLAN: &str = r#"
+[[failover_steps]]
+name = "database"
+stage = 2
+kind = "terraform"
+dir = "DIR/database"
+variables = ["port=PORT", "dir=DIR/servers", "lab=LAB", "script=SCRIPT"]
+secrets = ["password=env:PLANB_SOURCE_PASSWORD"]
+
+[[failover_steps]]
+name = "restore"
+stage = 2
+kind = "restore"
+needs = ["database"]
+
+[[failover_steps]]
+name = "compare"
+stage = 2
+kind = "verify"
+needs = ["restore"]
+
+[[failover_steps]]
+name = "accounts"
+stage = 2
+kind = "accounts"
+needs = ["restore", "compare"]
+
+[[failover_steps]]
+name = "fence"
+stage = 3
+kind = "fence"
+needs = ["accounts"]
+
+[[failover_steps]]
+name = "last-backup"
+stage = 3
+kind = "last-backup"
+needs = ["fence"]
+
+[[failover_steps]]
+name = "open"
+stage = 3
+kind = "standby-open"
+needs = ["restore", "compare", "accounts", "fence", "last-backup"]
+
+[[failover_steps]]
+name = "healthy"
+stage = 3
+kind = "command"
+drill = "run"
+program = "DIR/healthy"
+needs = ["open"]
+
+[[failover_steps]]
+name = "traffic"
+stage = 3
+kind = "command"
+means = "traffic"
+site = "standby"
+program = "DIR/traffic"
+needs = ["open", "healthy"]
+"#;
+
+const DATABASE: &str = r#"
+variable "port" { type = string }
+variable "dir" { type = string }
+variable "lab" { type = string }
+variable "script" { type = string }
+variable "password" {
+  type      = string
+  sensitive = true
+}
+resource "terraform_data" "server" {
+  input = {
+    port = var.port
+    dir  = "${var.dir}/${terraform.workspace}"
+    lab  = var.lab
+    script = var.script
+  }
+  provisioner "local-exec" {
+    command = "mkdir -p ${var.dir} && ${self.input.script} start mysql --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/mysql/bin/mysql --no-defaults -uroot -S $socket -e \"CREATE USER IF NOT EXISTS dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\""
+    environment = { PLANB_LAB = self.input.lab }
+  }
+  provisioner "local-exec" {
+    when        = destroy
+    command     = "${self.input.script} stop ${self.input.dir} && rm -rf ${self.input.dir}"
+    environment = { PLANB_LAB = self.input.lab }
+  }
+}
+output "host" { value = "127.0.0.1" }
+"#;
+
+struct Lab {
+    primary: Server,
+    standby: Server,
+    planb: Planb,
+    /// Of the server that a rehearsal makes.
+    port: u16,
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn script(path: PathBuf, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(&path, format!("#!/bin/sh\nset -eu\n{text}\n")).expect("a script");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("may be run");
+}
+
+impl Lab {
+    fn new() -> Self {
+        let primary = Server::start(Flavor::MySql, &[]);
+        let standby = Server::start(Flavor::MySql, &[]);
+        primary.sql(&format!(
+            "CREATE DATABASE bank; CREATE USER app@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON bank.* TO app@'%';
+             CREATE TABLE bank.accounts (id INT PRIMARY KEY, money INT NOT NULL);
+             INSERT INTO bank.accounts VALUES (1, 100), (2, 100);
+             CREATE TABLE bank.log (id INT AUTO_INCREMENT PRIMARY KEY, what VARCHAR(99), KEY (what));
+             CREATE EVENT bank.tick ON SCHEDULE EVERY 1 SECOND DO INSERT INTO bank.log (what) VALUES ('tick');"
+        ));
+        for server in [&primary, &standby] {
+            server.sql(&format!(
+                "CREATE USER dba@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION;"
+            ));
+        }
+        let mut planb = Planb::new(&primary, &reader(&primary, &[]));
+        let dir = planb.path().display().to_string();
+        let port = free_port();
+        let server = |name: &str, port: u16| {
+            format!(
+                "[{name}]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"dba\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\ntls = \"off\"\n"
+            )
+        };
+        let script_path = format!("{}/scripts/lab", env!("CARGO_MANIFEST_DIR"));
+        let plan = PLAN
+            .replace("DIR", &dir)
+            .replace("PORT", &standby.port.to_string())
+            .replace("LAB", &lab_dir().canonicalize().expect("a lab").display().to_string())
+            .replace("SCRIPT", &script_path);
+        planb.configure(&format!(
+            "{}{}[drill]\nvariables = [\"port={port}\"]\nto = \"mysql://dba@127.0.0.1:{port}\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\n\
+             tls = \"off\"\n[[accounts]]\nname = \"app\"\ngrants = [\"ALL ON bank.*\"]\npassword = \"env:PLANB_SOURCE_PASSWORD\"\n{plan}",
+            server("standby", standby.port),
+            server("primary", primary.port),
+        ));
+        std::fs::create_dir(planb.path().join("database")).expect("a directory");
+        std::fs::write(planb.path().join("database/main.tf"), DATABASE).expect("a configuration");
+        // Health: the application logs in and sees its money on the rehearsal's server.
+        let client = lab_dir().canonicalize().expect("a lab").join("mysql/bin/mysql");
+        script(
+            planb.path().join("healthy"),
+            &format!(
+                "test \"$(MYSQL_PWD='{PASSWORD}' {} --no-defaults --protocol=tcp -h 127.0.0.1 -P {port} -uapp -N -B -e 'SELECT SUM(money) FROM bank.accounts')\" = 200\n\
+                 MYSQL_PWD='{PASSWORD}' {} --no-defaults --protocol=tcp -h 127.0.0.1 -P {port} -udba -N -B -e \
+                 \"SELECT STATUS FROM information_schema.EVENTS WHERE EVENT_NAME = 'tick'\" > {dir}/event",
+                client.display(),
+                client.display()
+            ),
+        );
+        script(
+            planb.path().join("traffic"),
+            &format!("echo moved > {dir}/traffic-moved"),
+        );
+        let state = planb.path().join("state").display().to_string();
+        planb.env.push(("XDG_STATE_HOME".into(), state));
+        Self {
+            primary,
+            standby,
+            planb,
+            port,
+        }
+    }
+
+    fn server_is_up(&self) -> bool {
+        std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+    }
+
+    /// Nothing of a rehearsal is left, and nothing real was touched.
+    fn assert_clean(&self) {
+        assert!(!self.server_is_up(), "its server is gone");
+        let state = self
+            .planb
+            .path()
+            .join("database/terraform.tfstate.d/drill/terraform.tfstate");
+        let state = std::fs::read_to_string(state).expect("a state of its own");
+        let state: Value = serde_json::from_str(&state).expect("JSON");
+        assert_eq!(state["resources"], serde_json::json!([]), "Terraform has nothing left");
+        assert!(
+            !self.planb.path().join("database/terraform.tfstate").exists(),
+            "the real state was never made"
+        );
+        assert_eq!(
+            self.standby.sql("SHOW DATABASES LIKE 'bank'").trim(),
+            "",
+            "the standby is as it was"
+        );
+        assert_eq!(
+            self.standby
+                .sql("SELECT COUNT(*) FROM mysql.user WHERE User = 'app'")
+                .trim(),
+            "0"
+        );
+        assert!(!self.planb.path().join("traffic-moved").exists());
+        assert!(
+            !self.planb.store().join("control/journal").exists(),
+            "no real operation"
+        );
+        self.primary
+            .sql_as("app", PASSWORD, "INSERT INTO bank.log (what) VALUES ('on')")
+            .expect("the primary was never fenced");
+        let status = self.planb.json(&["--json", "status"]);
+        assert_eq!(
+            (
+                status["standing"]["serving"].as_str(),
+                status["standing"]["epoch"].as_u64()
+            ),
+            (Some("primary"), Some(0)),
+            "{status}"
+        );
+    }
+
+    fn drill_events(&self) -> Vec<(String, String)> {
+        let history = self.planb.json(&["--json", "history"]);
+        let entries = history["drills"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        entries
+            .iter()
+            .map(|entry| (text(&entry["event"]["what"]), text(&entry["event"]["step"])))
+            .collect()
+    }
+
+    /// Until this is in the journal of rehearsals.
+    fn wait_for(&self, child: &mut Child, what: &str, step: &str) {
+        let until = Instant::now() + Duration::from_secs(120);
+        while !self.drill_events().contains(&(what.to_owned(), step.to_owned())) {
+            assert!(Instant::now() < until, "no {what} {step}: {:?}", self.drill_events());
+            assert!(
+                child.try_wait().expect("a child").is_none(),
+                "it ended before {what} {step}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_rehearsal_beside_a_running_agent_measures_and_leaves_nothing() {
+    let lab = Lab::new();
+    let refused = lab.planb.fails(3, &["drill"]);
+    assert!(refused.contains("no good backup"), "{refused}");
+    let plan = lab.planb.ok(&["drill", "--plan", "--stage", "3"]);
+    assert!(
+        plan.contains("left out: fence") && plan.contains("left out: traffic") && plan.contains("healthy"),
+        "{plan}"
+    );
+    lab.planb
+        .reconfigure("[store]", "[backup]\nschedule = \"*/2 * * * * *\"\n[store]");
+    lab.planb.backup(&[]);
+    let mut agent = lab.planb.spawn(&["agent"]);
+    let backups = || lab.planb.visible().len();
+    let until = Instant::now() + Duration::from_secs(60);
+    while backups() < 3 {
+        assert!(Instant::now() < until, "the agent makes no backups");
+    }
+    let before = backups();
+    let told = lab
+        .planb
+        .json(&["--json", "drill", "--stage", "3", "--as", "ana", "--seed", "7"]);
+    let drill = &told["drill"];
+    assert_eq!(told["result"], "met", "{told}");
+    // Backups went on beside it.
+    assert!(backups() > before, "{before} backups before, {} after", backups());
+    agent.kill().expect("killed");
+    agent.wait().expect("ended");
+    lab.assert_clean();
+    assert_eq!(
+        std::fs::read_to_string(lab.planb.path().join("event"))
+            .expect("looked at")
+            .trim(),
+        "DISABLED",
+        "its events never fire"
+    );
+
+    // The numbers follow from one another.
+    let seconds = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value}: {drill}"));
+    let steps = drill["steps"].as_array().expect("steps");
+    assert!(steps.iter().all(|step| step["state"] == "done"), "{drill}");
+    let last = steps
+        .iter()
+        .map(|step| seconds(&step["begun_after_seconds"]) + seconds(&step["seconds"]))
+        .fold(0.0, f64::max);
+    assert!(
+        (seconds(&drill["rto"]["seconds"]) - last).abs() < 0.01,
+        "to healthy: {drill}"
+    );
+    let at = |text: &Value| {
+        text.as_str()
+            .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+            .unwrap_or_else(|| panic!("{drill}"))
+    };
+    let loss = at(&drill["lost_at"])
+        .duration_since(at(&drill["backup"]["consistent_at"]))
+        .as_secs_f64();
+    assert!(
+        (seconds(&drill["rpo"]["seconds"]) - loss).abs() < 0.01 && loss > 0.0,
+        "{drill}"
+    );
+    assert_eq!(
+        (drill["seed"].as_str(), drill["who"].as_str()),
+        (Some("7"), Some("ana"))
+    );
+    assert_eq!(drill["evidence"]["tables compared"], "2", "{drill}");
+    assert_eq!(drill["clean_up"].as_array().map(Vec::len), Some(6), "{drill}");
+
+    // It is a proof of that backup, in the store, and the journal's last digest is that of its last entry.
+    let id = drill["id"].as_str().expect("an id");
+    let listed = lab.planb.json(&["--json", "backups"]);
+    let proven = listed["backups"]
+        .as_array()
+        .expect("backups")
+        .iter()
+        .find(|backup| backup["id"] == drill["backup"]["id"]);
+    assert!(proven.is_some_and(|backup| backup["proven_at"].is_string()), "{listed}");
+    let folder = lab.planb.store().join("control/drills/backups");
+    let entries = std::fs::read_dir(folder.join("journal/g1/000001"))
+        .expect("a journal")
+        .count();
+    assert_eq!(drill["journal_entries"], entries, "{drill}");
+    let last = std::fs::read_to_string(folder.join(format!("journal/g1/000001/{entries:06}.json"))).expect("an entry");
+    assert!(last.contains(drill["journal_digest"].as_str().expect("a digest")));
+    let html = std::fs::read_to_string(folder.join(format!("reports/{id}.html"))).expect("a page");
+    for part in [
+        "<svg",
+        "Content-Security-Policy",
+        "Both targets were met",
+        "drawn at random (seed 7)",
+        "Not rehearsed",
+    ] {
+        assert!(html.contains(part), "{part}");
+    }
+    assert!(
+        !html.contains("http-equiv=\"refresh\"") && !html.contains("src=") && !html.contains("<script"),
+        "nothing from elsewhere"
+    );
+    assert!(!html.contains(PASSWORD));
+    let markdown = lab.planb.ok(&["drill", "--report", id]);
+    assert!(markdown.contains("| restore | restore | done |"), "{markdown}");
+    let listed = lab.planb.ok(&["drill", "--list"]);
+    assert!(
+        listed.contains(id) && listed.contains("a disaster would take"),
+        "{listed}"
+    );
+    assert!(lab.planb.ok(&["history"]).contains("drill 1"));
+
+    // What is real is never in reach.
+    lab.planb.reconfigure(
+        &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.port),
+        &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.standby.port),
+    );
+    let refused = lab.planb.fails(2, &["drill"]);
+    assert!(refused.contains("drill.to") && refused.contains("real"), "{refused}");
+    lab.planb.reconfigure(
+        &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.standby.port),
+        &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.port),
+    );
+    lab.planb.reconfigure("[store]", "[targets]\nrpo = \"1s\"\n[store]");
+    let breached = lab.planb.fails(3, &["drill"]);
+    assert!(breached.contains("RPO breached"), "{breached}");
+}
+
+/// SIGKILL at a step's boundary, by chance; what is left is taken back, and nothing is pruned meanwhile.
+#[test]
+fn killed_halfway_it_is_cleared_away() {
+    let boundaries = [
+        ("done", "database"),
+        ("started", "restore"),
+        ("done", "restore"),
+        ("started", "compare"),
+        ("done", "accounts"),
+    ];
+    let seed: u64 = std::env::var("PLANB_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random);
+    let rounds: usize = std::env::var("PLANB_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(1);
+    println!("PLANB_SEED={seed}");
+    let lab = Lab::new();
+    lab.planb.backup(&[]);
+    for round in 0..rounds {
+        let (what, step) = boundaries[(usize::try_from(seed % 1_000).expect("small") + round) % boundaries.len()];
+        println!("killed at {what} {step}");
+        let mut drill = lab.planb.spawn(&["drill", "--stage", "3"]);
+        lab.wait_for(&mut drill, what, step);
+        drill.kill().expect("killed");
+        drill.wait().expect("ended");
+        assert!(lab.server_is_up(), "it left its server");
+        let dry = lab.planb.ok(&["prune", "--dry-run"]);
+        assert!(
+            dry.contains("a drill is open"),
+            "its hold lasts as long as its lease: {dry}"
+        );
+        let cleaned = lab.planb.json(&["--json", "drill", "--clean"]);
+        assert_eq!(cleaned["result"], "interrupted", "{cleaned}");
+        assert!(cleaned["drill"]["cleaned_at"].is_string(), "{cleaned}");
+        lab.assert_clean();
+        let dry = lab.planb.ok(&["prune", "--dry-run"]);
+        assert!(!dry.contains("a drill is open"), "{dry}");
+        let nothing = lab.planb.json(&["--json", "drill", "--clean"]);
+        assert_eq!(nothing["result"], "nothing", "{nothing}");
+        std::fs::remove_dir_all(lab.planb.store().join("control/drills")).expect("begun anew");
+    }
+    // A failing step is told, and taken back, too.
+    script(
+        lab.planb.path().join("healthy"),
+        "echo the application is not up >&2; exit 9",
+    );
+    let failed = lab.planb.fails(1, &["drill", "--stage", "3"]);
+    assert!(
+        failed.contains("failed") && failed.contains("the application is not up"),
+        "{failed}"
+    );
+    lab.assert_clean();
+    // Beside a real operation nothing is rehearsed.
+    lab.planb.configure("[failover]\napprovers = 2\n");
+    let args = [
+        "failover",
+        "--stage",
+        "2",
+        "--yes",
+        "--as",
+        "ana",
+        "--accept",
+        "backup-unproven=t",
+        "--accept",
+        "primary-healthy=t",
+    ];
+    lab.planb.fails(4, &args);
+    let refused = lab.planb.fails(3, &["drill"]);
+    assert!(refused.contains("a failover or failback is open"), "{refused}");
+}
