@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
 use super::prune::holds;
-use super::{Common, fences, open, proof, target};
+use super::{Common, dark, fences, open, proof, target};
 use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify, signals, state};
 use crate::backup::entry::{BackupId, newest_good};
@@ -21,6 +21,7 @@ use crate::backup::run::{self, Observer, Wanted};
 use crate::backup::shelf;
 use crate::backup::verify::{self, Verdict};
 use crate::config::Config;
+use crate::config::steps::At;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
@@ -50,7 +51,16 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         watchdog: notify::watchdog_interval(),
         stop_within: STOP_WITHIN,
     };
-    agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)))
+    let ended = CancellationToken::new();
+    let serving = async {
+        let served = agent.run(loaded).await;
+        ended.cancel();
+        served
+    };
+    // Beside the loop: it may take minutes, and nothing of the agent's waits for it.
+    let looking = dark::by_schedule(common.config.clone(), At::Operator, ended.clone());
+    let (served, ()) = tokio::join!(serving, looking);
+    served.map_err(|error| Failure::failed(told(&error)))
 }
 
 fn load(config: Config) -> Result<Loaded, Vec<String>> {

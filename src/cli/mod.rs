@@ -13,6 +13,7 @@ mod agent;
 mod backup;
 mod backups;
 mod config_check;
+mod dark;
 mod doctor;
 mod failback;
 mod failover;
@@ -22,10 +23,12 @@ mod follow;
 mod history;
 mod open;
 mod operation;
+mod prepare;
 mod present;
 mod proof;
 mod prune;
 mod restore;
+mod runbook;
 mod runner;
 mod screen;
 mod standby;
@@ -82,13 +85,23 @@ enum Command {
     /// Show what would be lost now, and what there is to restore
     Status(status::StatusArgs),
     /// Check everything that must hold before a disaster
-    Doctor,
+    Doctor(doctor::DoctorArgs),
+    /// Fetch beforehand what a recovery needs: providers, images, the versions of programs
+    #[command(
+        after_help = "For every Terraform step: modules are looked at (one that comes from elsewhere is refused), providers go into the \
+                      step's mirror for each platform, their hashes into the lock file. Images that the manifests name are copied by digest \
+                      into [prepare] registry. Can be repeated at any time; what is there is not fetched again. Afterwards it says what \
+                      would fail tonight, as `planb doctor --dark` does."
+    )]
+    Prepare(prepare::PrepareArgs),
     /// Bring the service up in the other cloud, stage by stage
     Failover(failover::FailoverArgs),
     /// Take the service home again
     Failback(failback::FailbackArgs),
     /// Carry out, inside the second cloud's network, what an operator started
     Runner,
+    /// Print the runbook of the configured plan, ready for paper
+    Runbook(runbook::RunbookArgs),
     /// Who did what, when, how long, with what result
     History,
     /// Work with the configuration
@@ -156,6 +169,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
                 .map_err(|error| Failure::failed(format!("cannot write the manual page: {error}")));
         }
         Command::Config(ConfigCommand::Check) => return config_check::run(&common),
+        Command::Runbook(args) => return runbook::run(&common, &args),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -171,12 +185,13 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Restore(args) => restore::run(&common, &args).await,
             Command::Prune(args) => prune::run(&common, &args).await,
             Command::Status(args) => status::run(&common, &args).await,
-            Command::Doctor => doctor::run(&common).await,
+            Command::Doctor(args) => doctor::run(&common, &args).await,
+            Command::Prepare(args) => prepare::run(&common, &args).await,
             Command::Failover(args) => failover::run(&common, &args).await,
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
             Command::History => history::run(&common).await,
-            Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
+            Command::Completions { .. } | Command::Man | Command::Config(_) | Command::Runbook(_) => Ok(()),
         }
     });
     // Compression threads end with their queue; nothing else may hold the process.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, accounts, sections, standby, steps, store, verify};
+use super::{Config, accounts, prepare, sections, standby, steps, store, verify};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -78,6 +78,7 @@ impl Config {
         let (service, targets) = (sections::service(&mut document), sections::targets(&mut document));
         let (source, store) = (sections::source(&mut document), store::store(&mut document));
         let standby = standby::server(&mut document, "standby");
+        let failover_steps = steps::steps(&mut document, "failover_steps", steps::Site::Standby);
         let config = Self {
             service,
             targets,
@@ -90,7 +91,10 @@ impl Config {
             standby,
             primary: standby::server(&mut document, "primary"),
             failover: steps::failover(&mut document),
-            failover_steps: steps::steps(&mut document, "failover_steps", steps::Site::Standby),
+            doctor: prepare::doctor(&mut document, !failover_steps.is_empty()),
+            prepare: prepare::prepare(&mut document),
+            quota: prepare::quota(&mut document),
+            failover_steps,
             failback_steps: steps::steps(&mut document, "failback_steps", steps::Site::Primary),
         };
         let problems = document.finish();
