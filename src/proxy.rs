@@ -109,7 +109,11 @@ async fn serve(mut stream: TcpStream, allowed: Arc<Vec<String>>, asked: Arc<Mute
                     let _ = copy_bidirectional(&mut stream, &mut there).await;
                 }
             }
-            Ok(Err(_)) | Err(_) => drop(stream.write_all(b"HTTP/1.1 502 Not reached\r\nContent-Length: 0\r\n\r\n").await),
+            Ok(Err(_)) | Err(_) => drop(
+                stream
+                    .write_all(b"HTTP/1.1 502 Not reached\r\nContent-Length: 0\r\n\r\n")
+                    .await,
+            ),
         }
         return;
     }
@@ -154,7 +158,14 @@ mod tests {
         for host in ["management.azure.com", "STORE.example", "a.b.azure.com."] {
             assert!(is_allowed(host, &allowed), "{host}");
         }
-        for host in ["azure.com", "evilazure.com", "store.example.evil", "x.store.example", "amazonaws.com", ""] {
+        for host in [
+            "azure.com",
+            "evilazure.com",
+            "store.example.evil",
+            "x.store.example",
+            "amazonaws.com",
+            "",
+        ] {
             assert!(!is_allowed(host, &allowed), "{host}");
         }
     }
@@ -166,13 +177,19 @@ mod tests {
         let proxy = Proxy::start(vec!["127.0.0.1".to_owned()]).await.expect("a proxy");
         let ask = async |line: String| {
             let mut stream = TcpStream::connect(proxy.address).await.expect("connected");
-            stream.write_all(format!("{line}\r\nX: y\r\n\r\n").as_bytes()).await.expect("sent");
+            stream
+                .write_all(format!("{line}\r\nX: y\r\n\r\n").as_bytes())
+                .await
+                .expect("sent");
             let mut answer = vec![0; 12];
             stream.read_exact(&mut answer).await.expect("an answer");
             String::from_utf8(answer).expect("text")
         };
         assert_eq!(ask(format!("CONNECT 127.0.0.1:{port} HTTP/1.1")).await, "HTTP/1.1 200");
-        assert_eq!(ask("CONNECT registry.example:443 HTTP/1.1".to_owned()).await, "HTTP/1.1 403");
+        assert_eq!(
+            ask("CONNECT registry.example:443 HTTP/1.1".to_owned()).await,
+            "HTTP/1.1 403"
+        );
         assert_eq!(ask("GET http://s3.example/x HTTP/1.1".to_owned()).await, "HTTP/1.1 403");
         assert_eq!(proxy.refused(), ["registry.example", "s3.example"]);
         assert_eq!(proxy.refused(), [] as [&str; 0]);

@@ -10,7 +10,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::steps::{At, Kind, Server, Step};
-use crate::config::units::format_duration;
 use crate::config::{AzureAuth, Config, Endpoint, Place, Schedule};
 use crate::steps::plan;
 
@@ -124,7 +123,9 @@ fn line_of(line: &str, values: &BTreeMap<&'static str, String>) -> Result<String
     let mut out = String::new();
     let mut rest = line;
     while let Some((before, after)) = rest.split_once("{{") {
-        let (name, after) = after.split_once("}}").ok_or_else(|| PageError::Open(after.to_owned()))?;
+        let (name, after) = after
+            .split_once("}}")
+            .ok_or_else(|| PageError::Open(after.to_owned()))?;
         out.push_str(before);
         out.push_str(values.get(name).ok_or_else(|| PageError::Unknown(name.to_owned()))?);
         rest = after;
@@ -170,16 +171,16 @@ fn values(config: &Config, words: &Words, printing: &Printing) -> BTreeMap<&'sta
     let fence = find(&config.failover_steps, |kind| matches!(kind, Kind::Fence(_)));
     let approvers = config.failover.approvers;
     let digest = plan::digest(&config.failover_steps, &plan::plan(&config.failover_steps));
-    let mut values: BTreeMap<&'static str, String> = BTreeMap::from([
+    BTreeMap::from([
         ("service", config.service.name.clone()),
         ("site", config.service.site.clone()),
         ("config", printing.config.clone()),
         ("printed", printing.at.strftime("%Y-%m-%d %H:%M UTC").to_string()),
         ("fingerprint", digest.chars().take(12).collect()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("rpo", format_duration(config.targets.rpo)),
-        ("rto", format_duration(config.targets.rto)),
-        ("max_loss", format_duration(config.failover.max_loss)),
+        ("rpo", words.duration(config.targets.rpo)),
+        ("rto", words.duration(config.targets.rto)),
+        ("max_loss", words.duration(config.failover.max_loss)),
         ("schedule", schedule),
         ("store", store),
         ("account", account),
@@ -189,34 +190,84 @@ fn values(config: &Config, words: &Words, printing: &Printing) -> BTreeMap<&'sta
         ("login", login.to_owned()),
         ("source", source),
         ("standby", server(config.standby.as_ref().map(|s| (&s.host, s.port)))),
-        ("standby_host", config.standby.as_ref().map_or_else(String::new, |s| s.host.clone())),
-        ("standby_user", config.standby.as_ref().map_or_else(String::new, |s| s.user.clone())),
+        (
+            "standby_host",
+            config.standby.as_ref().map_or_else(String::new, |s| s.host.clone()),
+        ),
+        (
+            "standby_user",
+            config.standby.as_ref().map_or_else(String::new, |s| s.user.clone()),
+        ),
         ("primary", server(config.primary.as_ref().map(|s| (&s.host, s.port)))),
-        ("approvers", if approvers > 1 { approvers.to_string() } else { String::new() }),
-        ("others", if approvers > 1 { (approvers - 1).to_string() } else { String::new() }),
+        (
+            "approvers",
+            if approvers > 1 {
+                approvers.to_string()
+            } else {
+                String::new()
+            },
+        ),
+        (
+            "others",
+            if approvers > 1 {
+                (approvers - 1).to_string()
+            } else {
+                String::new()
+            },
+        ),
         ("runner", if runner { words.runner.to_owned() } else { String::new() }),
         ("stage2", steps(&config.failover_steps, words, |step| step.stage <= 2)),
-        ("stage2_most", most(&config.failover_steps, 2)),
+        (
+            "stage2_most",
+            most(&config.failover_steps, 2)
+                .map(|most| words.duration(most))
+                .unwrap_or_default(),
+        ),
         ("stage3", steps(&config.failover_steps, words, |step| step.stage == 3)),
-        ("stage3_most", most(&config.failover_steps, 3)),
+        (
+            "stage3_most",
+            most(&config.failover_steps, 3)
+                .map(|most| words.duration(most))
+                .unwrap_or_default(),
+        ),
         ("failback", steps(&config.failback_steps, words, |_| true)),
         ("manual", manual),
         ("home_manual", self::manual(&config.failback_steps, words)),
         ("restore_step", restores.unwrap_or_default()),
         ("fence_step", fence.unwrap_or_default()),
         ("traffic", traffic(config)),
-        ("verify_to", if config.standby.is_some() { "standby".to_owned() } else { String::new() }),
-        ("verify_schedule", config.verify.restore.as_ref().map_or_else(String::new, |one| one.schedule.clone())),
+        (
+            "verify_to",
+            if config.standby.is_some() {
+                "standby".to_owned()
+            } else {
+                String::new()
+            },
+        ),
+        (
+            "verify_schedule",
+            config
+                .verify
+                .restore
+                .as_ref()
+                .map_or_else(String::new, |one| one.schedule.clone()),
+        ),
         ("dark_schedule", config.doctor.dark_schedule.clone().unwrap_or_default()),
         ("keep_days", config.retention.keep_days.to_string()),
-        ("keep_all", format_duration(config.retention.keep_all)),
+        ("keep_all", words.duration(config.retention.keep_all)),
         ("keep_at_least", config.retention.keep_at_least.to_string()),
         ("databases", config.source.databases.join(", ")),
-        ("accounts", config.accounts.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ")),
+        (
+            "accounts",
+            config
+                .accounts
+                .iter()
+                .map(|one| one.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
         ("quarters", words.quarters.to_owned()),
-    ]);
-    values.entry("standby").or_default();
-    values
+    ])
 }
 
 fn server(of: Option<(&String, u16)>) -> String {
@@ -224,7 +275,10 @@ fn server(of: Option<(&String, u16)>) -> String {
 }
 
 fn find(steps: &[Step], is_it: impl Fn(&Kind) -> bool) -> Option<String> {
-    steps.iter().find(|step| is_it(&step.kind)).map(|step| step.name.clone())
+    steps
+        .iter()
+        .find(|step| is_it(&step.kind))
+        .map(|step| step.name.clone())
 }
 
 /// As a table, in the order of the plan.
@@ -243,7 +297,7 @@ fn steps(all: &[Step], words: &Words, is_meant: impl Fn(&Step) -> bool) -> Strin
             "| `{}` | {} | {place} | {} | {} |",
             step.name,
             cell(&what(&step.kind, words)),
-            format_duration(step.timeout),
+            words.duration(step.timeout),
             match step.needs.is_empty() {
                 true => "–".to_owned(),
                 false => step.needs.join(", "),
@@ -299,9 +353,12 @@ fn manual(steps: &[Step], words: &Words) -> String {
 }
 
 /// Longest that the steps of a stage may take one after the other along their needs.
-fn most(all: &[Step], stage: u8) -> String {
+fn most(all: &[Step], stage: u8) -> Option<Duration> {
     fn along<'s>(step: &'s Step, all: &'s [Step], stage: u8, depth: usize) -> Duration {
-        let before = step.needs.iter().filter_map(|name| all.iter().find(|one| one.name == *name));
+        let before = step
+            .needs
+            .iter()
+            .filter_map(|name| all.iter().find(|one| one.name == *name));
         let longest = match depth {
             0 => Duration::ZERO,
             depth => before
@@ -318,8 +375,7 @@ fn most(all: &[Step], stage: u8) -> String {
         longest + own
     }
     let of_it = all.iter().filter(|step| step.stage == stage);
-    let longest = of_it.map(|step| along(step, all, stage, all.len().min(24))).max();
-    longest.map(format_duration).unwrap_or_default()
+    of_it.map(|step| along(step, all, stage, all.len().min(24))).max()
 }
 
 fn traffic(config: &Config) -> String {
@@ -338,7 +394,10 @@ mod tests {
     fn blocks_and_names_are_filled_or_refused() {
         let values = BTreeMap::from([("a", "1".to_owned()), ("none", String::new())]);
         let fill = |text: &str| filled(text, &values);
-        assert_eq!(fill("x {{a}}{{a}}\n{{#a}}\nyes\n{{/a}}\n{{#none}}\nno\n{{/none}}\n{{^none}}\nwithout\n{{/none}}"), Ok("x 11\nyes\nwithout\n".to_owned()));
+        assert_eq!(
+            fill("x {{a}}{{a}}\n{{#a}}\nyes\n{{/a}}\n{{#none}}\nno\n{{/none}}\n{{^none}}\nwithout\n{{/none}}"),
+            Ok("x 11\nyes\nwithout\n".to_owned())
+        );
         assert_eq!(fill("{{b}}"), Err(PageError::Unknown("b".to_owned())));
         assert_eq!(fill("{{#b}}\n{{/b}}"), Err(PageError::Unknown("b".to_owned())));
         assert_eq!(fill("{{#a}}\nx"), Err(PageError::Open("a".to_owned())));
@@ -361,7 +420,7 @@ mod tests {
             }),
         };
         let all = [step("a", 5, &[]), step("b", 10, &["a"]), step("c", 12, &[])];
-        assert_eq!(most(&all, 2), "15m");
-        assert_eq!(most(&all, 3), "");
+        assert_eq!(most(&all, 2), Some(Duration::from_secs(15 * 60)));
+        assert_eq!(most(&all, 3), None);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use planb::config::steps::{At, Kind, Means, Site};
 use planb::config::warnings::schedule_cannot_meet_rpo;
 use planb::config::{
     AzureAuth, Config, ConfigError, Endpoint, Lock, Login, Place, Problem, Removal, Schedule, Tls, VerifySource,
@@ -174,6 +175,28 @@ fn the_routine_proof_is_made_on_the_standby_or_on_a_server_of_its_own() {
     }
     let both = "[verify]\nrestore_to = \"standby\"\npassword = \"env:S\"\n";
     assert!(Config::parse(&format!("{base}{standby}{both}")).is_err());
+}
+
+#[test]
+fn whoever_can_be_reached_from_elsewhere_wants_a_token() {
+    assert_eq!(Config::parse(SMALLEST).unwrap().serve, None);
+    let default = accepted("serve", "listen = \"127.0.0.1:9105\"").serve.unwrap();
+    assert_eq!((default.listen.port(), default.token), (9105, None));
+    assert_eq!(accepted("serve", "").serve.unwrap().listen, default.listen);
+    for anywhere in ["0.0.0.0:9105", "[::]:9105", "10.1.2.3:9105"] {
+        let message = refused("serve", &format!("listen = \"{anywhere}\""), "token");
+        assert!(message.contains("127.0.0.1"), "{message}");
+        accepted("serve", &format!("listen = \"{anywhere}\"\ntoken = \"env:T\""));
+    }
+    for wrong in [
+        "localhost:9105",
+        "127.0.0.1",
+        ":9105",
+        "127.0.0.1:0",
+        "https://127.0.0.1:9105",
+    ] {
+        refused("serve", &format!("listen = \"{wrong}\""), "listen");
+    }
 }
 
 #[test]
@@ -940,6 +963,8 @@ fn the_bank_example_shows_every_key_and_what_it_promises() {
         "proof_max_age",
         "restore_to",
         "restore_schedule",
+        "listen",
+        "token",
         "hosts",
         "grants",
     ] {
@@ -975,6 +1000,64 @@ fn the_other_examples_are_what_they_say() {
     );
     let development = Config::load(&example("development.toml")).unwrap();
     assert!(matches!(development.store.place, Place::Directory(_)));
+    assert_eq!(development.retention.keep_days, 7);
+    assert!(development.standby.is_none() && development.failover_steps.is_empty());
+    assert!(development.targets.rpo > Duration::from_secs(24 * 3600), "one a day");
+    let ledger = Config::load(&example("two-approvers.toml")).unwrap();
+    assert_eq!(ledger.failover.approvers, 2);
+    assert_eq!(ledger.retention.generations, generations);
+}
+
+/// Promise 7: what takes the service to the other cloud needs nothing of the one that is down, and what may need it is gone on without.
+#[test]
+fn the_bank_s_plan_reaches_stage_three_without_aws() {
+    let config = Config::load(&example("pocketbank.toml")).unwrap();
+    assert_eq!((config.targets.rpo.as_secs(), config.targets.rto.as_secs()), (300, 900));
+    assert_eq!(config.retention.removal, Removal::Tag);
+    let standby = config.standby.as_ref().unwrap();
+    let primary = config.primary.as_ref().unwrap();
+    for password in [&standby.password, &primary.password]
+        .into_iter()
+        .chain(config.accounts.iter().map(|account| &account.password))
+    {
+        assert!(!password.needs_aws(), "{password:?}");
+    }
+    let steps = &config.failover_steps;
+    let step = |name: &str| steps.iter().find(|step| step.name == name).unwrap();
+    for step in steps {
+        let secrets = match &step.kind {
+            Kind::Terraform(terraform) => &terraform.secrets,
+            Kind::Manifests(manifests) => &manifests.secrets,
+            Kind::Command(command) => &command.secrets,
+            Kind::Traffic(_) => {
+                assert!(
+                    step.goes_on,
+                    "{}: AWS alone can do it, so the rest goes on without",
+                    step.name
+                );
+                assert!(steps.iter().all(|other| !other.needs.contains(&step.name)));
+                continue;
+            }
+            Kind::PrimaryReady(_) => panic!("{} asks AWS", step.name),
+            _ => continue,
+        };
+        assert!(secrets.iter().all(|(_, secret)| !secret.needs_aws()), "{}", step.name);
+    }
+    // Users get there all the same.
+    assert!(
+        matches!(&step("dns").kind, Kind::Command(command) if matches!(command.means, Some(Means::Traffic(Site::Standby))))
+    );
+    // Whatever speaks to the standby's database does so from inside its network.
+    for step in steps.iter().chain(&config.failback_steps) {
+        let inside = match &step.kind {
+            Kind::Restore(server) | Kind::Verify(server) | Kind::Accounts(server) | Kind::Open(server) => server,
+            Kind::Fence(server) | Kind::LastBackup(server) => server,
+            _ => continue,
+        };
+        assert_eq!(step.at == At::Runner, inside.site == Site::Standby, "{}", step.name);
+    }
+    // The cluster is made while the database is.
+    assert!(step("cluster").needs.is_empty() && step("database").needs.is_empty());
 }
 
 fn json(name: &str) -> serde_json::Value {
@@ -1035,13 +1118,28 @@ fn what_is_prepared_and_looked_at_is_read_with_its_mistakes() {
         ("[prepare]\nregistry = \"https://x\"\n", "prepare.registry"),
         ("[prepare]\nsources = [\"a=b\"]\n", "prepare.sources"),
         ("[prepare]\nregistry = \"x\"\nsources = [\"a\"]\n", "prepare.sources"),
-        ("[prepare]\nregistry = \"x\"\nsource_logins = [\"x=u:hunter2\"]\n", "prepare.source_logins"),
-        ("[prepare]\nregistry = \"x\"\nregistry_user = \"u\"\n", "prepare.registry_user"),
-        ("[prepare]\nregistry = \"x\"\nregistry_login = \"password\"\nregistry_user = \"u\"\n", "prepare.registry_password"),
+        (
+            "[prepare]\nregistry = \"x\"\nsource_logins = [\"x=u:hunter2\"]\n",
+            "prepare.source_logins",
+        ),
+        (
+            "[prepare]\nregistry = \"x\"\nregistry_user = \"u\"\n",
+            "prepare.registry_user",
+        ),
+        (
+            "[prepare]\nregistry = \"x\"\nregistry_login = \"password\"\nregistry_user = \"u\"\n",
+            "prepare.registry_password",
+        ),
         ("[prepare]\nplatforms = [\"linux\"]\n", "prepare.platforms"),
         ("[quota]\nlocation = \"x\"\n", "quota.subscription"),
-        ("[quota]\nsubscription = \"s\"\nlocation = \"x\"\ncompute = [\"cores\"]\n", "quota.compute"),
-        ("[quota]\nsubscription = \"s\"\nlocation = \"x\"\nendpoint = \"http://x.example\"\n", "quota.endpoint"),
+        (
+            "[quota]\nsubscription = \"s\"\nlocation = \"x\"\ncompute = [\"cores\"]\n",
+            "quota.compute",
+        ),
+        (
+            "[quota]\nsubscription = \"s\"\nlocation = \"x\"\nendpoint = \"http://x.example\"\n",
+            "quota.endpoint",
+        ),
         ("[doctor]\ndark_schedule = \"daily\"\n", "doctor.dark_schedule"),
         ("[doctor]\ndark_allow = [\"*.x\"]\n", "doctor.dark_allow"),
         ("[doctor]\ndark = true\n", "doctor.dark"),

@@ -137,14 +137,25 @@ fn push(host: &str, repository: &str) -> String {
         let hex: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         format!("sha256:{hex}")
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let http = reqwest::Client::new();
         let base = format!("http://{host}/v2/{repository}");
         for blob in ["{}", "a layer"] {
-            let begun = http.post(format!("{base}/blobs/uploads/")).send().await.expect("an answer");
+            let begun = http
+                .post(format!("{base}/blobs/uploads/"))
+                .send()
+                .await
+                .expect("an answer");
             let at = begun.headers()["location"].to_str().expect("a place").to_owned();
-            let done = http.put(format!("{at}&digest={}", sum(blob))).body(blob.to_owned()).send().await;
+            let done = http
+                .put(format!("{at}&digest={}", sum(blob)))
+                .body(blob.to_owned())
+                .send()
+                .await;
             assert_eq!(done.expect("an answer").status(), 201);
         }
         let kind = "application/vnd.oci.image.manifest.v1+json";
@@ -192,7 +203,9 @@ impl Lab {
         write(&dir.join("switch"), "#!/bin/sh\n");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.join("switch"), mode).expect("may be run");
-        planb.env.push(("XDG_STATE_HOME".into(), dir.join("state").display().to_string()));
+        planb
+            .env
+            .push(("XDG_STATE_HOME".into(), dir.join("state").display().to_string()));
         planb.backup(&[]);
         Self {
             _primary: primary,
@@ -211,8 +224,14 @@ impl Lab {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let read: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
             .unwrap_or_else(|_| panic!("no JSON: {}", support::planb::text(&output)));
-        assert!(!text.contains("an-app-secret") && !text.contains(support::PASSWORD), "{text}");
-        (output.status.code(), read["findings"].as_array().expect("findings").clone())
+        assert!(
+            !text.contains("an-app-secret") && !text.contains(support::PASSWORD),
+            "{text}"
+        );
+        (
+            output.status.code(),
+            read["findings"].as_array().expect("findings").clone(),
+        )
     }
 
     /// It must find exactly this one error, with a remedy, worst first.
@@ -253,7 +272,12 @@ fn what_would_fail_tonight_is_found_and_nothing_else() {
     assert_eq!(prepared["prepared"]["mirrors"].as_array().map(Vec::len), Some(2));
     assert_eq!(prepared["prepared"]["images"].as_array().map(Vec::len), Some(1));
     let tools = prepared["prepared"]["tools"].as_object().expect("tools");
-    assert!(tools.values().any(|version| version.as_str().is_some_and(|text| text.starts_with("1."))), "{tools:?}");
+    assert!(
+        tools
+            .values()
+            .any(|version| version.as_str().is_some_and(|text| text.starts_with("1."))),
+        "{tools:?}"
+    );
 
     let (code, findings) = lab.dark();
     let loud: Vec<&Value> = findings.iter().filter(|one| one["severity"] != "note").collect();
@@ -267,22 +291,48 @@ fn what_would_fail_tonight_is_found_and_nothing_else() {
             .any(|one| one["about"] == about && one["what"].as_str().is_some_and(|what| what.contains(word)))
     };
     assert!(said("step network", "planned in the dark, 1 changes"), "{findings:#?}");
-    assert!(said("step database", "${network.subnet} cannot be known yet"), "{findings:#?}");
+    assert!(
+        said("step database", "${network.subnet} cannot be known yet"),
+        "{findings:#?}"
+    );
     assert!(said("standby", "before stage 2"), "{findings:#?}");
-    for left in ["network/.terraform", "network/.terraform.lock.hcl", "database/.terraform", "terraform.tfstate"] {
+    for left in [
+        "network/.terraform",
+        "network/.terraform.lock.hcl",
+        "database/.terraform",
+        "terraform.tfstate",
+    ] {
         assert!(!lab.path(left).exists(), "a look left {left}");
     }
     let status = planb.json(&["--json", "status"]);
-    assert_eq!((&status["dark"][0]["errors"], &status["dark"][0]["place"]), (&0.into(), &"operator".into()));
+    assert_eq!(
+        (&status["dark"][0]["errors"], &status["dark"][0]["place"]),
+        (&0.into(), &"operator".into())
+    );
     assert!(planb.ok(&["status"]).contains("nothing would fail tonight"));
 
     // Whoever is asked for and out of reach is named; no connection went there.
     lab.broken("network/main.tf", UNPREPARED, "step network", "registry.terraform.io");
-    lab.broken("network/main.tf", READS_AWS, "step network", "state.s3.ap-northeast-2.amazonaws.com, which is out of reach");
-    lab.broken("database/main.tf", "variable \"subnet\" {", "step database", "fails in the dark");
+    lab.broken(
+        "network/main.tf",
+        READS_AWS,
+        "step network",
+        "state.s3.ap-northeast-2.amazonaws.com, which is out of reach",
+    );
+    lab.broken(
+        "database/main.tf",
+        "variable \"subnet\" {",
+        "step database",
+        "fails in the dark",
+    );
     lab.broken("manifests/app.yaml", "kind: [", "step application", "rendered");
     lab.broken("app-password", "", "secrets", "app/password");
-    lab.broken("ca.pem", &certificate("expired"), "[standby] tls_ca", "CN=standby ran out on 2025-01-01");
+    lab.broken(
+        "ca.pem",
+        &certificate("expired"),
+        "[standby] tls_ca",
+        "CN=standby ran out on 2025-01-01",
+    );
     let manifest = std::fs::read_to_string(lab.path("manifests/app.yaml")).expect("a manifest");
     let (before, _) = manifest.split_once('@').expect("a digest");
     let unpinned = format!("{before}:latest\n");
@@ -300,7 +350,11 @@ fn what_would_fail_tonight_is_found_and_nothing_else() {
 
     std::fs::remove_file(lab.path("switch")).expect("removed");
     lab.finds("step traffic", "not on this machine");
-    assert!(planb.ok(&["status"]).contains("1 WOULD FAIL TONIGHT, first step traffic"));
+    assert!(
+        planb
+            .ok(&["status"])
+            .contains("1 WOULD FAIL TONIGHT, first step traffic")
+    );
     let told = planb.fails(1, &["prepare"]);
     assert!(told.contains("FAILED   step traffic"), "{told}");
 }
@@ -328,19 +382,40 @@ fn a_module_from_elsewhere_is_refused_before_the_night() {
     let module = lab.path("elsewhere");
     write(&module.join("main.tf"), "");
     let git = |args: &[&str]| {
-        let done = Command::new("git").current_dir(&module).args(args).output().expect("git runs");
+        let done = Command::new("git")
+            .current_dir(&module)
+            .args(args)
+            .output()
+            .expect("git runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
     git(&["init", "-q"]);
     git(&["add", "."]);
-    git(&["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "a module"]);
-    let calls = format!("{NETWORK}\nmodule \"far\" {{ source = \"git::file://{}\" }}\n", module.display());
+    git(&[
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "commit",
+        "-qm",
+        "a module",
+    ]);
+    let calls = format!(
+        "{NETWORK}\nmodule \"far\" {{ source = \"git::file://{}\" }}\n",
+        module.display()
+    );
     write(&lab.path("network/main.tf"), &calls);
     let told = planb.fails(1, &["prepare"]);
-    assert!(told.contains("module far from git::file://") && told.contains("./modules/NAME"), "{told}");
+    assert!(
+        told.contains("module far from git::file://") && told.contains("./modules/NAME"),
+        "{told}"
+    );
     // Vendored, it is fine.
     write(&lab.path("network/modules/far/main.tf"), "");
-    write(&lab.path("network/main.tf"), &format!("{NETWORK}\nmodule \"far\" {{ source = \"./modules/far\" }}\n"));
+    write(
+        &lab.path("network/main.tf"),
+        &format!("{NETWORK}\nmodule \"far\" {{ source = \"./modules/far\" }}\n"),
+    );
     planb.ok(&["prepare"]);
 }
 

@@ -35,9 +35,13 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// The second layer is larger than what is sent at once.
 fn image() -> Image {
-    let layers = [b"a small layer".to_vec(), (0..19_000_000_u32).map(|n| (n % 251) as u8).collect()];
+    let layers = [
+        b"a small layer".to_vec(),
+        (0..19_000_000_u32).map(|n| (n % 251) as u8).collect(),
+    ];
     let config = br#"{"architecture":"amd64","os":"linux"}"#.to_vec();
-    let describe = |bytes: &[u8]| json!({"mediaType": "application/octet-stream", "digest": digest(bytes), "size": bytes.len()});
+    let describe =
+        |bytes: &[u8]| json!({"mediaType": "application/octet-stream", "digest": digest(bytes), "size": bytes.len()});
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "config": describe(&config),
         "layers": [describe(&layers[0]), describe(&layers[1])],
@@ -49,7 +53,10 @@ fn image() -> Image {
     let [small, large] = layers;
     Image {
         index: digest(&index),
-        blobs: [small, large, config].into_iter().map(|bytes| (digest(&bytes), bytes)).collect(),
+        blobs: [small, large, config]
+            .into_iter()
+            .map(|bytes| (digest(&bytes), bytes))
+            .collect(),
         manifests: vec![(digest(&manifest), MANIFEST, manifest), (digest(&index), INDEX, index)],
     }
 }
@@ -59,9 +66,17 @@ async fn push(host: &str, repository: &str, image: &Image) {
     let http = reqwest::Client::new();
     let base = format!("http://{host}/v2/{repository}");
     for (digest, bytes) in &image.blobs {
-        let begun = http.post(format!("{base}/blobs/uploads/")).send().await.expect("an answer");
+        let begun = http
+            .post(format!("{base}/blobs/uploads/"))
+            .send()
+            .await
+            .expect("an answer");
         let at = begun.headers()["location"].to_str().expect("a place").to_owned();
-        let done = http.put(format!("{at}&digest={digest}")).body(bytes.clone()).send().await;
+        let done = http
+            .put(format!("{at}&digest={digest}"))
+            .body(bytes.clone())
+            .send()
+            .await;
         assert_eq!(done.expect("an answer").status(), 201);
     }
     for (digest, kind, bytes) in &image.manifests {
@@ -102,7 +117,10 @@ async fn an_image_is_brought_whole_and_once() {
     assert_eq!(bring().await.expect("copied"), Copied { manifests: 2, blobs: 3 });
     assert!(to.has_manifest("was/app", &image.index).await.expect("an answer"));
     for (digest, bytes) in &image.blobs {
-        assert!(pull_blob(&standby.host(), "was/app", digest).await == *bytes, "{digest}");
+        assert!(
+            pull_blob(&standby.host(), "was/app", digest).await == *bytes,
+            "{digest}"
+        );
     }
     assert_eq!(bring().await.expect("there"), Copied::default());
     // Within one registry nothing is sent at all.
@@ -164,7 +182,7 @@ impl Fake {
                     return;
                 }
                 let (answer, log, host) = (Arc::clone(&answer), Arc::clone(&its_log), its_host.clone());
-                std::thread::spawn(move || drop(serve(stream, &*answer, &log, &host)));
+                std::thread::spawn(move || serve(stream, &*answer, &log, &host));
             }
         });
         Self { host, log, ended }
@@ -197,10 +215,15 @@ fn serve(
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim().split_once(':') else { break };
+        let Some((name, value)) = line.trim().split_once(':') else {
+            break;
+        };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let length = headers
+        .get("content-length")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     log.lock().expect("the log").push(format!("{method} {target}"));
@@ -214,14 +237,20 @@ fn serve(
         },
         host,
     );
-    let mut head = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n", answer.status, answer.body.len());
+    let mut head = format!(
+        "HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n",
+        answer.status,
+        answer.body.len()
+    );
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     let mut stream = stream;
     stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
     if !is_head {
-        stream.write_all(&answer.body[..answer.cut_at.unwrap_or(answer.body.len())]).ok()?;
+        stream
+            .write_all(&answer.body[..answer.cut_at.unwrap_or(answer.body.len())])
+            .ok()?;
     }
     Some(())
 }
@@ -233,7 +262,8 @@ fn liar(image: Image, twist: impl Fn(&str, u32, Answer) -> Answer + Send + Sync 
         let name = asked.target.rsplit('/').next().unwrap_or_default().to_owned();
         let found = image.blobs.get(&name).map(|bytes| Answer::new(200, bytes.clone()));
         let manifest = image.manifests.iter().find(|(digest, ..)| *digest == name);
-        let found = found.or_else(|| manifest.map(|(_, kind, bytes)| Answer::new(200, bytes.clone()).with("Content-Type", *kind)));
+        let found = found
+            .or_else(|| manifest.map(|(_, kind, bytes)| Answer::new(200, bytes.clone()).with("Content-Type", *kind)));
         let mut times = times.lock().expect("the count");
         let time = times.entry(name.clone()).or_default();
         *time += 1;
@@ -256,7 +286,12 @@ async fn what_comes_damaged_is_never_published_and_what_is_cut_off_is_begun_agai
     let refused = copy(side(&from, "app"), side(&to, "a"), &index, &silent).await;
     assert!(matches!(&refused, Err(RegistryError::Different { .. })), "{refused:?}");
     assert!(!to.has_manifest("a", &index).await.expect("an answer"));
-    let large = image().blobs.into_iter().find(|(_, bytes)| bytes.len() > 1_000_000).expect("one").0;
+    let large = image()
+        .blobs
+        .into_iter()
+        .find(|(_, bytes)| bytes.len() > 1_000_000)
+        .expect("one")
+        .0;
     let tries = altered.asked().iter().filter(|line| line.contains(&large)).count();
     assert_eq!(tries, 3, "tried again, and not for ever");
 
@@ -271,7 +306,11 @@ async fn what_comes_damaged_is_never_published_and_what_is_cut_off_is_begun_agai
     assert_eq!(copied.expect("whole at last").manifests, 2);
 
     let manifest = liar(image(), |_, _, mut answer| {
-        if answer.body.starts_with(b"{\"manifests") || answer.body.starts_with(b"{\"mediaType\":\"application/vnd.oci.image.index") {
+        if answer.body.starts_with(b"{\"manifests")
+            || answer
+                .body
+                .starts_with(b"{\"mediaType\":\"application/vnd.oci.image.index")
+        {
             answer.body.push(b' ');
         }
         answer
@@ -289,7 +328,11 @@ async fn a_login_is_made_where_one_is_asked_for_and_told_nowhere() {
     let locked = Fake::start(move |asked, host| {
         let sent = asked.headers.get("authorization").cloned().unwrap_or_default();
         if asked.target.starts_with("/token?") {
-            assert!(asked.target.contains("scope=repository%3Aapp%3Apull"), "{}", asked.target);
+            assert!(
+                asked.target.contains("scope=repository%3Aapp%3Apull"),
+                "{}",
+                asked.target
+            );
             // pull:s3cret-pull
             return match sent.as_str() {
                 "Basic cHVsbDpzM2NyZXQtcHVsbA==" => Answer::new(200, json!({"token": "t0ken"}).to_string()),
@@ -298,12 +341,18 @@ async fn a_login_is_made_where_one_is_asked_for_and_told_nowhere() {
         }
         if asked.target.starts_with("/oauth2/exchange") {
             let body = String::from_utf8_lossy(&asked.body);
-            assert!(asked.method == "POST" && body.contains("access_token=entra-t0ken"), "{body}");
+            assert!(
+                asked.method == "POST" && body.contains("access_token=entra-t0ken"),
+                "{body}"
+            );
             return Answer::new(200, json!({"refresh_token": "r3fresh"}).to_string());
         }
         if asked.target == "/token" {
             let body = String::from_utf8_lossy(&asked.body);
-            assert!(body.contains("grant_type=refresh_token") && body.contains("refresh_token=r3fresh"), "{body}");
+            assert!(
+                body.contains("grant_type=refresh_token") && body.contains("refresh_token=r3fresh"),
+                "{body}"
+            );
             return Answer::new(200, json!({"access_token": "t0ken"}).to_string());
         }
         match sent.as_str() {
@@ -329,11 +378,17 @@ async fn a_login_is_made_where_one_is_asked_for_and_told_nowhere() {
         let Err(denied @ RegistryError::Denied { .. }) = refused else {
             panic!("{refused:?}")
         };
-        assert!(denied.is_permanent() && !denied.to_string().contains("wr0ng-one"), "{denied}");
+        assert!(
+            denied.is_permanent() && !denied.to_string().contains("wr0ng-one"),
+            "{denied}"
+        );
     }
     // A token is never sent to a realm that could be listened to.
     let plain = Fake::start(|_, _| {
-        Answer::new(401, "{}").with("WWW-Authenticate", "Bearer realm=\"http://listener.example/token\",service=\"x\"")
+        Answer::new(401, "{}").with(
+            "WWW-Authenticate",
+            "Bearer realm=\"http://listener.example/token\",service=\"x\"",
+        )
     });
     let refused = open(&plain.host, password(PASSWORD)).has_manifest("app", &index).await;
     assert!(matches!(refused, Err(RegistryError::Denied { .. })), "{refused:?}");
@@ -373,11 +428,17 @@ async fn quotas_are_read_over_pages_and_lacks_are_named() {
     let mut wanted = wanted(&cloud.host);
     let found = supply(&wanted, &token).await.expect("an answer");
     let told = lacks(&wanted, &found);
-    assert_eq!(told, ["standardBSFamily: 4 of 10 are in use in koreacentral, and a recovery takes 8"]);
+    assert_eq!(
+        told,
+        ["standardBSFamily: 4 of 10 are in use in koreacentral, and a recovery takes 8"]
+    );
     wanted.database_skus = vec!["Standard_D4ds_v4".to_owned()];
     wanted.compute = vec![("lowPriorityCores".to_owned(), 1)];
     let told = lacks(&wanted, &found);
-    assert!(told.len() == 2 && told[0].contains("no such quota") && told[1].contains("Standard_D4ds_v4"), "{told:?}");
+    assert!(
+        told.len() == 2 && told[0].contains("no such quota") && told[1].contains("Standard_D4ds_v4"),
+        "{told:?}"
+    );
 }
 
 #[tokio::test]
@@ -385,13 +446,19 @@ async fn an_azure_that_misbehaves_gets_no_token_and_no_belief() {
     type Twist = fn(&str) -> Answer;
     let token = Secret::new("arm-t0ken");
     let strange: [(Twist, fn(&QuotaError) -> bool); 7] = [
-        (|_| Answer::new(403, "{}"), |e| matches!(e, QuotaError::Denied { status: 403, .. })),
+        (
+            |_| Answer::new(403, "{}"),
+            |e| matches!(e, QuotaError::Denied { status: 403, .. }),
+        ),
         (
             |_| Answer::new(429, r#"{"error":{"code":"TooManyRequests"}}"#),
             |e| matches!(e, QuotaError::Answered { status: 429, .. }) && !e.is_permanent(),
         ),
         (|_| Answer::new(200, "<html>"), |e| matches!(e, QuotaError::Strange(_))),
-        (|_| Answer::new(200, r#"{"value":[{"name":{}}]}"#), |e| matches!(e, QuotaError::Strange(_))),
+        (
+            |_| Answer::new(200, r#"{"value":[{"name":{}}]}"#),
+            |e| matches!(e, QuotaError::Strange(_)),
+        ),
         // Another host.
         (
             |_| Answer::new(200, r#"{"value":[],"nextLink":"http://127.0.0.1:1/steal"}"#),
@@ -399,7 +466,12 @@ async fn an_azure_that_misbehaves_gets_no_token_and_no_belief() {
         ),
         // For ever.
         (
-            |host| Answer::new(200, json!({"value": [], "nextLink": format!("http://{host}/again")}).to_string()),
+            |host| {
+                Answer::new(
+                    200,
+                    json!({"value": [], "nextLink": format!("http://{host}/again")}).to_string(),
+                )
+            },
             |e| matches!(e, QuotaError::Strange(_)),
         ),
         (
@@ -412,7 +484,9 @@ async fn an_azure_that_misbehaves_gets_no_token_and_no_belief() {
     ];
     for (twist, is_expected) in strange {
         let cloud = Fake::start(move |_, host| twist(host));
-        let error = supply(&wanted(&cloud.host), &token).await.expect_err("nothing to believe");
+        let error = supply(&wanted(&cloud.host), &token)
+            .await
+            .expect_err("nothing to believe");
         assert!(is_expected(&error), "{error:?}");
         assert!(!error.to_string().contains("arm-t0ken"), "{error}");
         assert!(cloud.asked().len() <= 20, "it ends");

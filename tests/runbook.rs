@@ -50,7 +50,10 @@ fn commands(page: &str) -> Vec<String> {
 /// `planb …` inside a sentence.
 fn mentioned(page: &str) -> Vec<String> {
     let inside = page.split('`').skip(1).step_by(2);
-    inside.filter(|text| text.starts_with("planb ")).map(str::to_owned).collect()
+    inside
+        .filter(|text| text.starts_with("planb "))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[track_caller]
@@ -76,14 +79,18 @@ fn every_command_of_every_page_is_one_that_planb_takes() {
     for (name, config) in plans() {
         for language in BOTH {
             for page in PAGES {
-                let text = print(&config, language, Some(page), &printing()).unwrap_or_else(|error| panic!("{name}: {error}"));
+                let text =
+                    print(&config, language, Some(page), &printing()).unwrap_or_else(|error| panic!("{name}: {error}"));
                 assert!(!text.contains("{{") && !text.contains("}}"), "{name} {page}: {text}");
                 for command in commands(&text) {
                     if command.starts_with("planb ") {
                         takes(&command);
                         met.insert(command);
                     } else {
-                        assert!(command.starts_with("export PLANB_CONFIG=/etc/planb/planb.toml"), "{command}");
+                        assert!(
+                            command.starts_with("export PLANB_CONFIG=/etc/planb/planb.toml"),
+                            "{command}"
+                        );
                     }
                 }
                 for command in mentioned(&text) {
@@ -93,10 +100,19 @@ fn every_command_of_every_page_is_one_that_planb_takes() {
             }
         }
     }
-    for command in ["planb failover --stage 2", "planb failover --stage 3", "planb failback", "planb doctor --dark", "planb prepare"] {
+    for command in [
+        "planb failover --stage 2",
+        "planb failover --stage 3",
+        "planb failback",
+        "planb doctor --dark",
+        "planb prepare",
+    ] {
         assert!(met.contains(command), "{command} is nowhere: {met:?}");
     }
-    assert!(std::panic::catch_unwind(|| takes("planb failover --stag 2")).is_err(), "what is none is seen");
+    assert!(
+        std::panic::catch_unwind(|| takes("planb failover --stag 2")).is_err(),
+        "what is none is seen"
+    );
 }
 
 #[test]
@@ -117,9 +133,17 @@ fn what_is_done_by_hand_is_what_the_readme_has_and_a_test_runs() {
     let readme = std::fs::read_to_string(project("README.md")).expect("the README");
     let section = readme.split("\n## Recover by hand\n").nth(1).expect("the section");
     let block = |text: &str| {
-        let block = text.split("```bash\n").nth(1).expect("a block").split("```").next().unwrap_or_default();
+        let block = text
+            .split("```bash\n")
+            .nth(1)
+            .expect("a block")
+            .split("```")
+            .next()
+            .unwrap_or_default();
         // Comments are in the page's language.
-        let lines = block.lines().map(|line| line.split("   #").next().unwrap_or_default().trim_end().to_owned());
+        let lines = block
+            .lines()
+            .map(|line| line.split("   #").next().unwrap_or_default().trim_end().to_owned());
         lines.collect::<Vec<_>>()
     };
     let wanted = block(section);
@@ -154,13 +178,21 @@ fn the_page_of_the_night_has_the_plans_own_names() {
         // One page of paper: two columns of a table count less than a paragraph.
         assert!(page.lines().count() < 120, "{} lines", page.lines().count());
     }
-    let alone = print(&Config::parse(&text).expect("valid"), Language::English, Some("night"), &printing());
+    let alone = print(
+        &Config::parse(&text).expect("valid"),
+        Language::English,
+        Some("night"),
+        &printing(),
+    );
     assert!(!alone.expect("a page").contains("--approve"));
     // Paper is compared with the plan by its fingerprint.
     let changed = Config::parse(&text.replace("timeout = \"20m\"", "timeout = \"21m\"")).expect("valid");
     let fingerprint = |config: &Config| {
         let page = print(config, Language::English, Some("night"), &printing()).expect("a page");
-        page.lines().find(|line| line.starts_with("Printed")).expect("a line").to_owned()
+        page.lines()
+            .find(|line| line.starts_with("Printed"))
+            .expect("a line")
+            .to_owned()
     };
     assert_ne!(fingerprint(&config), fingerprint(&changed));
 }
@@ -171,7 +203,11 @@ fn it_is_printed_for_whoever_asks() {
     planb.write_config(&std::fs::read_to_string(project("config/recovery.toml")).expect("an example"));
     let whole = planb.ok(&["runbook"]);
     assert!(PAGES.len() == whole.lines().filter(|line| line.starts_with("# ")).count());
-    assert!(planb.ok(&["runbook", "--lang", "ko", "--page", "night"]).contains("재해 당일"));
+    assert!(
+        planb
+            .ok(&["runbook", "--lang", "ko", "--page", "night"])
+            .contains("재해 당일")
+    );
     assert_eq!(planb.json(&["--json", "runbook"])["v"], 1);
     planb.fails(2, &["runbook", "--page", "morning"]);
     planb.write_config(&std::fs::read_to_string(project("config/smallest.toml")).expect("an example"));

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::entry::BackupId;
 use crate::backup::proof;
 use crate::clock::Clock;
+use crate::serve::board::Board;
 
 pub mod logging;
 pub mod notify;
@@ -22,6 +23,7 @@ pub mod runner;
 pub mod schedule;
 pub mod signals;
 pub mod state;
+mod tell;
 
 use notify::{Notice, Notifier};
 use runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey};
@@ -53,6 +55,8 @@ pub struct Agent {
     pub notifier: Arc<dyn Notifier>,
     pub signals: Box<dyn Signals>,
     pub loader: Box<dyn Loader>,
+    /// What it knows is shown there.
+    pub board: Arc<Board>,
     /// `WatchdogSec`, if systemd watches.
     pub watchdog: Option<Duration>,
     /// How long a stop waits for what is under way to end by itself; less than the unit's `TimeoutStopSec`.
@@ -84,6 +88,7 @@ impl Agent {
                 self.notifier.notify(&Notice::Watchdog);
             }
             self.notifier.notify(&Notice::Status(work.status(at)));
+            self.board.ticked(work.state.tick(at));
             let wait = wait.min(self.watchdog.map_or(LOOK_EVERY, |every| every / 3));
             tokio::select! {
                 biased;
@@ -143,6 +148,7 @@ struct Work {
     state: State,
     runner: Arc<dyn BackupRunner>,
     clock: Arc<dyn Clock>,
+    board: Arc<Board>,
     epoch: Instant,
     tasks: JoinSet<Ended>,
     run: Option<Task>,
@@ -165,6 +171,7 @@ impl Work {
             state: State::new(loaded.settings, at),
             runner: loaded.runner,
             clock: Arc::clone(&agent.clock),
+            board: Arc::clone(&agent.board),
             epoch: Instant::now(),
             tasks: JoinSet::new(),
             run: None,
@@ -196,6 +203,7 @@ impl Work {
         };
         match decision {
             Decision::Run(trigger) => {
+                self.board.run_began();
                 let run = async move { Ended::Run(runner.run(token, trigger).await) };
                 self.run = task(self.tasks.spawn(run).id());
             }
@@ -238,6 +246,7 @@ impl Work {
                     tracing::warn!(%error, "the store could not be surveyed; trying again");
                 }
                 self.state.surveyed(result.as_ref(), at);
+                tell::surveyed(&self.board, &result);
                 self.tell_feasibility();
                 self.tell_old_proof(result.as_ref().ok());
             }
@@ -279,6 +288,12 @@ impl Work {
         let rpo = self.state.rpo(at);
         let rpo_seconds = rpo.loss_now.map(|loss| loss.as_secs());
         let (rpo_state, skipped) = (rpo.state.as_str(), self.state.take_skipped());
+        tell::run_ended(
+            &self.board,
+            &result,
+            Duration::try_from_secs_f64(took).unwrap_or_default(),
+            skipped,
+        );
         match result {
             Ok(run) => {
                 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
@@ -299,6 +314,7 @@ impl Work {
     fn verified(&mut self, id: &BackupId, result: &Result<Checked, RunError>) {
         self.check = None;
         self.state.verified(result.as_ref(), self.moment());
+        tell::verified(&self.board, result);
         match result {
             Ok(Checked::Sound { members, rows, seconds }) => {
                 tracing::info!(%id, members, rows, seconds, "backup verified");
@@ -321,6 +337,8 @@ impl Work {
             .take()
             .map_or(0.0, |proof| proof.started.elapsed().as_secs_f64());
         self.state.proved(result.as_ref(), self.moment());
+        self.board
+            .proved(matches!(result, Ok(Proven::Restored { .. })), self.state.failed_proof());
         match result {
             Ok(Proven::Restored {
                 id,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
@@ -27,7 +29,11 @@ use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
+use crate::serve::board::Board;
 use crate::store::StoreError;
+use crate::store::retrying::Meter;
+
+mod beside;
 
 /// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -35,12 +41,16 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 const PROOF_SESSIONS: usize = 1;
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
+    let board = Board::new(open::clock());
+    // The first load says what is wrong in the usual way, with exit 2.
+    let config = Arc::new(open::config(common)?);
+    let (configs, configured) = watch::channel(Arc::clone(&config));
     let loader = FileLoader {
         path: common.config.clone(),
+        board: Arc::clone(&board),
+        configs,
     };
-    // The first load says what is wrong in the usual way, with exit 2.
-    let config = open::config(common)?;
-    let loaded = load(config).map_err(|problems| Failure::Usage(problems.join("\n")))?;
+    let loaded = load(config, &board).map_err(|problems| Failure::Usage(problems.join("\n")))?;
     let signals =
         signals::Process::listen().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
     let agent = Agent {
@@ -48,37 +58,44 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         notifier: Arc::new(notify::Systemd),
         signals: Box::new(signals),
         loader: Box::new(loader),
+        board: Arc::clone(&board),
         watchdog: notify::watchdog_interval(),
         stop_within: STOP_WITHIN,
     };
-    let ended = CancellationToken::new();
-    let serving = async {
-        let served = agent.run(loaded).await;
-        ended.cancel();
-        served
-    };
-    // Beside the loop: it may take minutes, and nothing of the agent's waits for it.
-    let looking = dark::by_schedule(common.config.clone(), At::Operator, ended.clone());
-    let (served, ()) = tokio::join!(serving, looking);
-    served.map_err(|error| Failure::failed(told(&error)))
+    // They only look and show: whatever becomes of them, backups go on, and they end with the agent.
+    let mut beside = JoinSet::new();
+    beside::start(&mut beside, &configured, &board);
+    beside.spawn(dark::by_schedule(
+        common.config.clone(),
+        At::Operator,
+        CancellationToken::new(),
+    ));
+    let ended = agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)));
+    beside.shutdown().await;
+    ended
 }
 
-fn load(config: Config) -> Result<Loaded, Vec<String>> {
+fn load(config: Arc<Config>, board: &Arc<Board>) -> Result<Loaded, Vec<String>> {
     for warning in warnings(&config) {
         tracing::warn!(key = warning.key, "{}", warning.text);
     }
     let settings = state::Settings::of(&config, open::clock().now()).map_err(|error| vec![told(&error)])?;
+    board.configured(Arc::clone(&config));
     Ok(Loaded {
         settings,
         runner: Arc::new(Driven {
             config,
             ledger: Ledger::default(),
+            board: Arc::clone(board),
         }),
     })
 }
 
 struct FileLoader {
     path: PathBuf,
+    board: Arc<Board>,
+    /// Whoever works beside the agent goes by the new one too.
+    configs: watch::Sender<Arc<Config>>,
 }
 
 #[async_trait]
@@ -88,24 +105,26 @@ impl Loader for FileLoader {
             [] => vec![told(&error)],
             problems => problems.iter().map(ToString::to_string).collect(),
         })?;
-        load(config)
+        let config = Arc::new(config);
+        let loaded = load(Arc::clone(&config), &self.board)?;
+        self.configs.send_replace(config);
+        Ok(loaded)
     }
 }
 
 /// Real backups, driven by the daemon. Stores are opened for each piece of work: secrets rotate, and a store that
 /// was away when the agent started is simply tried again.
 struct Driven {
-    config: Config,
+    config: Arc<Config>,
     ledger: Ledger,
+    board: Arc<Board>,
 }
 
 #[async_trait]
 impl BackupRunner for Driven {
     async fn run(&self, cancel: CancellationToken, trigger: Trigger) -> Result<RunSummary, RunError> {
         // Not stopped with the run: what it staged is discarded, and its lease given back, after it was told to stop.
-        let stores = open::stores(&self.config, &CancellationToken::new())
-            .await
-            .map_err(store_error)?;
+        let stores = self.stores(&CancellationToken::new()).await?;
         let runner = open::runner(&self.config, &stores);
         let wanted = Wanted {
             holder: "agent".to_owned(),
@@ -114,7 +133,10 @@ impl BackupRunner for Driven {
             accept_source_changed: None,
         };
         tracing::debug!(?trigger, "run begins");
-        let done = runner.run(&wanted, &Silent, &cancel).await.map_err(run_error)?;
+        let done = runner
+            .run(&wanted, &OnTheBoard(&self.board), &cancel)
+            .await
+            .map_err(run_error)?;
         for note in &done.notes {
             tracing::info!(note, "not carried exactly");
         }
@@ -143,7 +165,7 @@ impl BackupRunner for Driven {
         let Some(proving) = &self.config.verify.restore else {
             return Err(RunError::Permanent("verify.restore_to is not configured".to_owned()));
         };
-        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let stores = self.stores(&cancel).await?;
         let (survey, is_open, proofs) = self.listed(&stores).await?;
         if is_open {
             return Err(RunError::Busy(
@@ -195,7 +217,7 @@ impl BackupRunner for Driven {
     }
 
     async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
-        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let stores = self.stores(&cancel).await?;
         tokio::select! {
             () = cancel.cancelled() => return Err(RunError::Cancelled),
             () = fences::try_again(&self.config, &stores) => {}
@@ -212,7 +234,7 @@ impl BackupRunner for Driven {
     }
 
     async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
-        let stores = open::stores(&self.config, &cancel).await.map_err(store_error)?;
+        let stores = self.stores(&cancel).await?;
         let (survey, is_open, proofs) = self.listed(&stores).await?;
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
@@ -240,6 +262,12 @@ impl BackupRunner for Driven {
 }
 
 impl Driven {
+    async fn stores(&self, cancel: &CancellationToken) -> Result<open::Stores, RunError> {
+        let meter: Arc<dyn Meter> = Arc::clone(&self.board) as Arc<dyn Meter>;
+        let stores = open::metered_stores(&self.config, cancel, meter).await;
+        stores.map_err(store_error)
+    }
+
     /// Every backup, whether a failover is open, and whether what was found out about them could be put in.
     async fn listed(&self, stores: &open::Stores) -> Result<(Survey, bool, Result<(), StoreError>), RunError> {
         let prefix = &self.config.store.prefix;
@@ -258,7 +286,7 @@ impl Driven {
     }
 
     async fn check(&self, cancel: &CancellationToken, id: &BackupId) -> Result<Checked, RunError> {
-        let stores = open::stores(&self.config, cancel).await.map_err(store_error)?;
+        let stores = self.stores(cancel).await?;
         let prefix = &self.config.store.prefix;
         let service = &self.config.service.name;
         let known = open::journal(&self.config, &stores)
@@ -320,11 +348,13 @@ fn run_error(error: run::RunError) -> RunError {
     }
 }
 
-/// The log says what a run does; nobody watches it.
-struct Silent;
+/// The log says what a run does; whoever looks sees how far it is.
+struct OnTheBoard<'a>(&'a Board);
 
-impl Observer for Silent {
-    fn attempt(&self, _number: u32, _progress: Arc<Progress>) {}
+impl Observer for OnTheBoard<'_> {
+    fn attempt(&self, number: u32, progress: Arc<Progress>) {
+        self.0.attempt_began(number, progress);
+    }
     fn estimate(&self, _bytes: u64) {}
     fn repeated(&self, _error: &AttemptError) {}
 }

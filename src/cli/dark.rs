@@ -289,7 +289,10 @@ pub async fn by_schedule(path: PathBuf, place: At, cancel: CancellationToken) {
         };
         match findings {
             Ok(findings) => log(&findings),
-            Err(_) => tracing::error!(minutes = LOOK_WITHIN.as_secs() / 60, "the look in the dark did not end; given up"),
+            Err(_) => tracing::error!(
+                minutes = LOOK_WITHIN.as_secs() / 60,
+                "the look in the dark did not end; given up"
+            ),
         }
     }
 }
@@ -309,12 +312,20 @@ fn log(findings: &[Finding]) {
         .filter(|finding| finding.severity == Severity::Error)
         .collect();
     if loud.is_empty() {
-        tracing::info!(findings = findings.len(), "looked in the dark: nothing would fail tonight");
+        tracing::info!(
+            findings = findings.len(),
+            "looked in the dark: nothing would fail tonight"
+        );
     }
     let mut told = BTreeSet::new();
     for finding in loud {
         if told.insert((&finding.about, &finding.what)) {
-            tracing::error!(about = finding.about, remedy = finding.remedy, "WOULD FAIL TONIGHT: {}", finding.what);
+            tracing::error!(
+                about = finding.about,
+                remedy = finding.remedy,
+                "WOULD FAIL TONIGHT: {}",
+                finding.what
+            );
         }
     }
 }

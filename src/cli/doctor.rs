@@ -35,32 +35,7 @@ pub async fn run(common: &Common, args: &DoctorArgs) -> Result<(), Failure> {
         return super::dark::run(common, args.place.place()).await;
     }
     let config = open::config(common)?;
-    let mut findings: Vec<Finding> = warnings(&config)
-        .into_iter()
-        .map(|warning| Finding::new(Severity::Warning, warning.key, warning.text, ""))
-        .collect();
-    let mut entries = Vec::new();
-    // One trouble must not hide the others: each part is looked at on its own.
-    match look_at_store(&config).await {
-        Ok((found, listed)) => {
-            findings.extend(found);
-            entries = listed;
-        }
-        Err(error) => findings.push(Finding::new(Severity::Error, "store", told(&error), "")),
-    }
-    match look_at_source(&config).await {
-        Ok(source) => findings.extend(doctor::source(&source)),
-        Err(failure) => findings.push(failure),
-    }
-    if let Some(configured) = &config.standby {
-        findings.extend(standby::findings(&config, configured, &entries).await);
-    }
-    let run_time = RunTimes::of(&entries).slow().unwrap_or_default();
-    let now = open::clock().now();
-    let judged =
-        super::status::interval(&config, now).map(|interval| feasibility(interval, run_time, config.targets.rpo));
-    findings.extend(doctor::schedule(judged.as_ref()));
-    findings.sort_by_key(|finding| finding.severity);
+    let findings = findings(&config).await;
     print(common, &findings)
 }
 
@@ -79,6 +54,37 @@ pub fn print(common: &Common, findings: &[Finding]) -> Result<(), Failure> {
             message: format!("doctor found {errors} errors"),
         })
     }
+}
+
+/// Everything that was found, the worst first.
+pub async fn findings(config: &Config) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = warnings(config)
+        .into_iter()
+        .map(|warning| Finding::new(Severity::Warning, warning.key, warning.text, ""))
+        .collect();
+    let mut entries = Vec::new();
+    // One trouble must not hide the others: each part is looked at on its own.
+    match look_at_store(config).await {
+        Ok((found, listed)) => {
+            findings.extend(found);
+            entries = listed;
+        }
+        Err(error) => findings.push(Finding::new(Severity::Error, "store", told(&error), "")),
+    }
+    match look_at_source(config).await {
+        Ok(source) => findings.extend(doctor::source(&source)),
+        Err(failure) => findings.push(failure),
+    }
+    if let Some(configured) = &config.standby {
+        findings.extend(standby::findings(config, configured, &entries).await);
+    }
+    let run_time = RunTimes::of(&entries).slow().unwrap_or_default();
+    let now = open::clock().now();
+    let judged =
+        super::status::interval(config, now).map(|interval| feasibility(interval, run_time, config.targets.rpo));
+    findings.extend(doctor::schedule(judged.as_ref()));
+    findings.sort_by_key(|finding| finding.severity);
+    findings
 }
 
 fn report(common: &Common, findings: &[Finding]) {

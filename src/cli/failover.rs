@@ -241,11 +241,30 @@ async fn ask_primary(desk: &Desk) -> Answer {
     }
 }
 
+/// What an hour costs while the stage stands; none for stage 1, which stands always.
+async fn hour(desk: &Desk, look: &Look) -> Result<Option<(f64, String)>, Failure> {
+    let Aim::Failover { stage: stage @ 2.., .. } = look.aim else {
+        return Ok(None);
+    };
+    let prices = super::cost::prices(&desk.config)?;
+    let entries = open::listing(&desk.config, &desk.stores).await?;
+    let chosen = look.chosen.as_ref().map(|candidate| candidate.backup.id.as_str());
+    let raw_bytes = entries
+        .iter()
+        .find(|entry| Some(entry.id.as_str()) == chosen)
+        .map_or(0, |entry| entry.raw_bytes);
+    Ok(Some((
+        crate::cost::bill::hour_of(&prices, stage, raw_bytes),
+        prices.currency.clone(),
+    )))
+}
+
 /// `--plan`
 async fn show(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<(), Failure> {
     let look = look(desk, args, position).await?;
     let (entries, _) = desk.journal.history().await?;
     let minutes = super::history::usual(&entries);
+    let hour = hour(desk, &look).await?;
     if desk.json {
         let steps: Vec<_> = look
             .plan
@@ -262,6 +281,7 @@ async fn show(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<(
             "{}",
             json!({
                 "v": 1, "command": look.aim.command(), "standing": standing_json(position), "facts": look.facts(), "steps": steps,
+                "cost_per_hour": hour.as_ref().map(|(cost, currency)| json!({"cost": (cost * 1e4).round() / 1e4, "currency": currency})),
                 "refused": look.refusals.iter().map(|refusal| json!({
                     "rule": refusal.rule.name(), "why": refusal.why, "can_be_accepted": refusal.rule.can_be_waived(),
                 })).collect::<Vec<_>>(),
@@ -287,6 +307,9 @@ async fn show(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<(
             present::duration(desk.config.targets.rto)
         ),
         None => println!("\nhow long it takes is not known before it was done once: rehearse it"),
+    }
+    if let Some((cost, currency)) = hour {
+        println!("about {cost:.2} {currency} an hour while it stands, by list prices (planb cost)");
     }
     if look.plan.steps.iter().any(|step| step.at == Place::Runner) {
         println!("steps at the runner wait until planb runner is up inside the second cloud's network");

@@ -13,6 +13,7 @@ mod agent;
 mod backup;
 mod backups;
 mod config_check;
+mod cost;
 mod dark;
 mod doctor;
 mod failback;
@@ -104,6 +105,8 @@ enum Command {
     Runbook(runbook::RunbookArgs),
     /// Who did what, when, how long, with what result
     History,
+    /// What protection costs a month, and a second site an hour
+    Cost(cost::CostArgs),
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -191,6 +194,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
             Command::History => history::run(&common).await,
+            Command::Cost(args) => cost::run(&common, &args).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) | Command::Runbook(_) => Ok(()),
         }
     });

@@ -21,7 +21,7 @@ use crate::source::login::Finder;
 use crate::store::azure::{AzureCredentialInput, AzureStore};
 use crate::store::directory::DirectoryStore;
 use crate::store::reopening::{Opener, Reopening};
-use crate::store::retrying::{RetryPolicy, Retrying};
+use crate::store::retrying::{Meter, RetryPolicy, Retrying};
 use crate::store::{BlobStore, StoreError};
 
 /// A person at a prompt is told after this long that the store does not answer.
@@ -43,7 +43,16 @@ pub fn clock() -> Arc<dyn Clock> {
 
 /// The stores, for something that runs unattended.
 pub async fn stores(config: &Config, cancel: &CancellationToken) -> Result<Stores, StoreError> {
-    open(config, RetryPolicy::DEFAULT, cancel).await
+    open(config, RetryPolicy::DEFAULT, cancel, None).await
+}
+
+/// The same, with every request to them measured.
+pub async fn metered_stores(
+    config: &Config,
+    cancel: &CancellationToken,
+    meter: Arc<dyn Meter>,
+) -> Result<Stores, StoreError> {
+    open(config, RetryPolicy::DEFAULT, cancel, Some(meter)).await
 }
 
 /// The stores, for a person who waits.
@@ -52,7 +61,7 @@ pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> 
         give_up_after: PATIENCE_OF_A_PERSON,
         ..RetryPolicy::DEFAULT
     };
-    open(config, policy, &CancellationToken::new()).await
+    open(config, policy, &CancellationToken::new(), None).await
 }
 
 /// Every backup of this service with what was found out about it, newest first, for a person: where proofs may not be
@@ -87,7 +96,12 @@ pub fn by(config: &Config) -> By {
     }
 }
 
-async fn open(config: &Config, policy: RetryPolicy, cancel: &CancellationToken) -> Result<Stores, StoreError> {
+async fn open(
+    config: &Config,
+    policy: RetryPolicy,
+    cancel: &CancellationToken,
+    meter: Option<Arc<dyn Meter>>,
+) -> Result<Stores, StoreError> {
     // Whoever is cancelled still gives its lease back, so control data stays in reach; those calls have bounds of
     // their own.
     let never = CancellationToken::new();
@@ -96,8 +110,8 @@ async fn open(config: &Config, policy: RetryPolicy, cancel: &CancellationToken) 
             let backups = DirectoryStore::open(root, clock()).await?;
             let control = DirectoryStore::open_or_create(root.join("control"), clock()).await?;
             Ok(Stores {
-                backups: retrying(backups, policy, cancel),
-                control: retrying(control, policy, &never),
+                backups: retrying(backups, policy, cancel, meter.clone()),
+                control: retrying(control, policy, &never, meter),
             })
         }
         Place::Azure {
@@ -108,15 +122,20 @@ async fn open(config: &Config, policy: RetryPolicy, cancel: &CancellationToken) 
             let backups = azure(config, container).await?;
             let control = azure(config, control_container).await?;
             Ok(Stores {
-                backups: retrying(backups, policy, cancel),
-                control: retrying(control, policy, &never),
+                backups: retrying(backups, policy, cancel, meter.clone()),
+                control: retrying(control, policy, &never, meter),
             })
         }
     }
 }
 
-fn retrying<S: BlobStore + 'static>(store: S, policy: RetryPolicy, cancel: &CancellationToken) -> Arc<dyn BlobStore> {
-    Arc::new(Retrying::new(store, policy, rand::random(), cancel.clone()))
+fn retrying<S: BlobStore + 'static>(
+    store: S,
+    policy: RetryPolicy,
+    cancel: &CancellationToken,
+    meter: Option<Arc<dyn Meter>>,
+) -> Arc<dyn BlobStore> {
+    Arc::new(Retrying::new(store, policy, rand::random(), cancel.clone()).metered(meter))
 }
 
 async fn azure(config: &Config, container: &str) -> Result<Reopening<AzureOpener>, StoreError> {

@@ -83,7 +83,10 @@ pub async fn run(common: &Common, args: &PrepareArgs) -> Result<(), Failure> {
     let stores = open::stores_for_a_person(&config).await?;
     let cancel = CancellationToken::new();
     let resolver = Resolver::for_config(&config);
-    let standing = open::journal(&config, &stores).known().await.map(|known| known.standing);
+    let standing = open::journal(&config, &stores)
+        .known()
+        .await
+        .map(|known| known.standing);
     let standing = standing.map_err(|error| Failure::failed(told(&error)))?;
     let mut told = Told {
         json: common.json,
@@ -250,13 +253,7 @@ fn this_platform() -> String {
 }
 
 /// Those that are in the second cloud's registry afterwards.
-async fn images(
-    config: &Config,
-    resolver: &Resolver,
-    standing: &Standing,
-    place: At,
-    told: &mut Told,
-) -> Vec<String> {
+async fn images(config: &Config, resolver: &Resolver, standing: &Standing, place: At, told: &mut Told) -> Vec<String> {
     let names = dark::manifests_images(config, standing, place);
     let mut there = Vec::new();
     if names.is_empty() {
@@ -288,12 +285,7 @@ async fn images(
     there
 }
 
-async fn one_image(
-    config: &Config,
-    resolver: &Resolver,
-    to: &Registry,
-    name: &str,
-) -> Result<Option<Copied>, String> {
+async fn one_image(config: &Config, resolver: &Resolver, to: &Registry, name: &str) -> Result<Option<Copied>, String> {
     let Some(image) = Image::parse(name).filter(|image| image.registry == to.host) else {
         return Ok(None);
     };
@@ -305,7 +297,11 @@ async fn one_image(
     {
         return Ok(Some(Copied::default()));
     }
-    let source = config.prepare.sources.iter().find(|(there, _)| *there == image.repository);
+    let source = config
+        .prepare
+        .sources
+        .iter()
+        .find(|(there, _)| *there == image.repository);
     let (_, source) = source.ok_or_else(|| {
         format!(
             "it is not there, and nobody says where it comes from: add \"{}=REGISTRY/REPOSITORY\" to [prepare] sources",
@@ -371,7 +367,11 @@ async fn differences(config: &Config, prepared: &Prepared, told: &mut Told) -> V
 
 fn difference(config: &Config, name: &str, running: &[Image]) -> Option<Finding> {
     let image = Image::parse(name)?;
-    let source = config.prepare.sources.iter().find(|(there, _)| *there == image.repository);
+    let source = config
+        .prepare
+        .sources
+        .iter()
+        .find(|(there, _)| *there == image.repository);
     let source = source.and_then(|(_, source)| Image::parse(source));
     let is_it = |one: &&Image| {
         let from = |of: &Image| one.registry == of.registry && one.repository == of.repository;

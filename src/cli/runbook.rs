@@ -20,7 +20,8 @@ pub fn run(common: &Common, args: &RunbookArgs) -> Result<(), Failure> {
     let config = open::config(common)?;
     if config.failover_steps.is_empty() {
         return Err(Failure::Usage(
-            "the configuration has no [[failover_steps]]: there is no plan to print; config/recovery.toml has one".to_owned(),
+            "the configuration has no [[failover_steps]]: there is no plan to print; config/recovery.toml has one"
+                .to_owned(),
         ));
     }
     let language = match args.lang.as_str() {

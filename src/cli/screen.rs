@@ -145,6 +145,15 @@ fn name(key: &str, place: Place) -> String {
     format!("progress/{key}/{}.json", place.name())
 }
 
+/// What steps that are at work anywhere said last.
+pub async fn at_work(control: &dyn BlobStore, key: &str) -> BTreeMap<String, String> {
+    let mut told = BTreeMap::new();
+    for place in [Place::Operator, Place::Runner] {
+        told.extend(read(control, &name(key, place)).await);
+    }
+    told
+}
+
 async fn read(store: &dyn BlobStore, name: &str) -> BTreeMap<String, String> {
     let Ok(Some(blob)) = store.properties(name).await else {
         return BTreeMap::new();

@@ -2,6 +2,7 @@
 //!
 //! `parse` turns TOML text into [`Config`] and reports every problem together, each with its key.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ use crate::secret::SecretRef;
 mod accounts;
 pub mod cadence;
 mod collect;
+pub mod cost;
 pub mod parse;
 mod prepare;
 mod sections;
+mod serve;
 pub mod server;
 mod standby;
 pub mod steps;
@@ -35,12 +38,15 @@ pub struct Config {
     pub backup: Backup,
     pub retention: Retention,
     pub verify: Verify,
+    /// Where the agent shows its measurements and its status page. None: nowhere.
+    pub serve: Option<Serve>,
     /// The server that takes over. None: it is named on each command line.
     pub standby: Option<Standby>,
     /// Who the application is on the standby; a backup holds no accounts.
     pub accounts: Vec<Account>,
     /// The protected database once more, with an account that may fence it and bring data home.
     pub primary: Option<Standby>,
+    pub cost: cost::Cost,
     pub failover: steps::Failover,
     pub failover_steps: Vec<steps::Step>,
     pub failback_steps: Vec<steps::Step>,
@@ -249,6 +255,15 @@ pub struct Proving {
     pub to: Standby,
     /// Cron text, UTC. Default: each day at 03:00.
     pub schedule: String,
+}
+
+/// The agent's HTTP server. It only reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serve {
+    /// Default 127.0.0.1:9105.
+    pub listen: SocketAddr,
+    /// What a caller must know; never missing where `listen` is not a loopback address.
+    pub token: Option<SecretRef>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, accounts, prepare, sections, standby, steps, store, verify};
+use super::{Config, accounts, cost, prepare, sections, serve, standby, steps, store, verify};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -86,10 +86,12 @@ impl Config {
             backup: sections::backup(&mut document),
             retention: sections::retention(&mut document),
             verify: verify::verify(&mut document, &store.place, standby.as_ref()),
+            serve: serve::serve(&mut document),
             store,
             accounts: accounts::accounts(&mut document, standby.as_ref()),
             standby,
             primary: standby::server(&mut document, "primary"),
+            cost: cost::cost(&mut document),
             failover: steps::failover(&mut document),
             doctor: prepare::doctor(&mut document, !failover_steps.is_empty()),
             prepare: prepare::prepare(&mut document),

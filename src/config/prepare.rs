@@ -57,7 +57,10 @@ fn registry_login(section: &mut Section<'_, '_>) -> RegistryLogin {
     if kind != Some(Kind::Password) {
         for key in ["registry_user", "registry_password"] {
             if section.has(key) {
-                section.problem(key, "is used with registry_login = \"password\" only: write that, or remove it");
+                section.problem(
+                    key,
+                    "is used with registry_login = \"password\" only: write that, or remove it",
+                );
             }
         }
     }
@@ -65,7 +68,11 @@ fn registry_login(section: &mut Section<'_, '_>) -> RegistryLogin {
         None | Some(Kind::Anonymous) => RegistryLogin::Anonymous,
         Some(Kind::Azure) => RegistryLogin::Azure,
         Some(Kind::Password) => RegistryLogin::Password {
-            user: section.need("registry_user", user, "the account there, e.g. registry_user = \"pull\""),
+            user: section.need(
+                "registry_user",
+                user,
+                "the account there, e.g. registry_user = \"pull\"",
+            ),
             password: SecretRef(section.need(
                 "registry_password",
                 password.map(|reference| reference.0),
@@ -120,7 +127,10 @@ fn platforms(section: &mut Section<'_, '_>) -> Vec<String> {
             .is_some_and(|(system, machine)| plain(system) && plain(machine))
     };
     if !platforms.iter().all(is_one) {
-        section.problem("platforms", "must be a list such as [\"linux_amd64\", \"darwin_arm64\"]");
+        section.problem(
+            "platforms",
+            "must be a list such as [\"linux_amd64\", \"darwin_arm64\"]",
+        );
     }
     platforms
 }
@@ -166,7 +176,10 @@ pub(super) fn doctor(document: &mut Document<'_>, has_plan: bool) -> Doctor {
     });
     let usual = has_plan.then(|| DAILY.to_owned());
     let allow = section.list("dark_allow").unwrap_or_default();
-    if !allow.iter().all(|host| word(host).is_ok() && !host.contains(['/', ':', '*'])) {
+    if !allow
+        .iter()
+        .all(|host| word(host).is_ok() && !host.contains(['/', ':', '*']))
+    {
         section.problem(
             "dark_allow",
             "must be a list of host names, or of suffixes that begin with a dot, e.g. [\".internal.example\"]",
@@ -174,7 +187,9 @@ pub(super) fn doctor(document: &mut Document<'_>, has_plan: bool) -> Doctor {
     }
     Doctor {
         dark_schedule: schedule.unwrap_or(usual),
-        certificates_valid_for: section.duration("certificates_valid_for", DAY..=YEAR).unwrap_or(30 * DAY),
+        certificates_valid_for: section
+            .duration("certificates_valid_for", DAY..=YEAR)
+            .unwrap_or(30 * DAY),
         dark_allow: allow,
     }
 }

@@ -78,12 +78,19 @@ pub struct Root {
 #[derive(Debug, Clone)]
 pub enum Went {
     /// Planned: so many changes.
-    Planned { changes: u64 },
+    Planned {
+        changes: u64,
+    },
     /// Initialised and valid; not planned, since these are not known yet.
-    Valid { unknown: Vec<String> },
+    Valid {
+        unknown: Vec<String>,
+    },
     /// What is destroyed later is initialised only.
     Initialised,
-    Failed { doing: &'static str, why: String },
+    Failed {
+        doing: &'static str,
+        why: String,
+    },
 }
 
 /// A reference of the plan.
@@ -313,7 +320,10 @@ fn root(root: &Root) -> Vec<Finding> {
     if !is_failed && !root.refused.is_empty() {
         add(
             Severity::Warning,
-            format!("it went on without {}, and may wait for it on the night", root.refused.join(", ")),
+            format!(
+                "it went on without {}, and may wait for it on the night",
+                root.refused.join(", ")
+            ),
             "remove what asks for it, or let [doctor] dark_allow name a host of your own",
         );
     }
@@ -327,7 +337,10 @@ fn root(root: &Root) -> Vec<Finding> {
     if !is_failed && root.has_mirror && !root.has_lock_file {
         add(
             Severity::Warning,
-            format!("{} has no .terraform.lock.hcl: another version may come tomorrow", root.dir),
+            format!(
+                "{} has no .terraform.lock.hcl: another version may come tomorrow",
+                root.dir
+            ),
             "planb prepare writes it; keep it with the code",
         );
     }
@@ -410,7 +423,13 @@ fn certificate(certificate: &Certificate, seen: &Seen) -> Vec<Finding> {
             )];
         }
     };
-    let told = |subject: &str| if subject.is_empty() { "a certificate".to_owned() } else { subject.to_owned() };
+    let told = |subject: &str| {
+        if subject.is_empty() {
+            "a certificate".to_owned()
+        } else {
+            subject.to_owned()
+        }
+    };
     // Of a bundle of authorities, the ones that ran out harm nobody as long as others stand.
     let gone = all.iter().filter(|(_, _, until)| *until <= seen.now).count();
     if all.len() > 1 && gone > 0 && gone < all.len() {
@@ -481,7 +500,10 @@ fn runner(seen: &Seen) -> Vec<Finding> {
             if *errors > 0 {
                 findings.push(found(
                     Severity::Error,
-                    format!("{host} found {errors} things that would fail there: {}", worst.join("; ")),
+                    format!(
+                        "{host} found {errors} things that would fail there: {}",
+                        worst.join("; ")
+                    ),
                     "planb doctor --dark --at runner, there, says what to do",
                 ));
             }

@@ -92,7 +92,11 @@ fn every_lack_is_told_once_with_a_remedy() {
     type Break = fn(&mut Seen);
     let troubles: [(Break, Severity, &str); 20] = [
         (|s| s.newest = Newest::Absent, Severity::Error, "no good backup"),
-        (|s| s.newest = Newest::Unread("x".into()), Severity::Error, "cannot be read"),
+        (
+            |s| s.newest = Newest::Unread("x".into()),
+            Severity::Error,
+            "cannot be read",
+        ),
         (
             |s| {
                 s.newest = Newest::Read {
@@ -192,7 +196,11 @@ fn a_runner_that_fell_silent_is_not_believed() {
 #[test]
 fn of_a_bundle_the_one_that_lasts_decides() {
     let mut seen = fine();
-    let old = ("CN=old".to_owned(), at("2020-01-01T00:00:00Z"), at("2024-01-01T00:00:00Z"));
+    let old = (
+        "CN=old".to_owned(),
+        at("2020-01-01T00:00:00Z"),
+        at("2024-01-01T00:00:00Z"),
+    );
     if let Ok(all) = &mut seen.certificates[0].read {
         all.push(old.clone());
     }

@@ -28,11 +28,6 @@ use crate::mysql::dialect::Family;
 use crate::mysql::{Address, Session};
 use crate::store::{BlobStore, BlockNumber, Upload};
 
-/// Members are planned so that a backup has at most this many: 80% of Azure's 50,000 blocks.
-const PLANNED_MEMBERS: u64 = 40_000;
-const SMALLEST_MEMBER_BYTES: u64 = 4 << 20;
-const LARGEST_MEMBER_BYTES: u64 = 64 << 20;
-
 /// What a backup says about itself.
 #[derive(Debug, Clone)]
 pub struct About {
@@ -252,7 +247,7 @@ impl Attempt<'_> {
     fn jobs(&self, schemas: &[catalog::Schema], sessions: usize) -> Vec<Job> {
         let mut tables: Vec<_> = schemas.iter().flat_map(|schema| schema.tables.clone()).collect();
         tables.sort_by_key(|table| std::cmp::Reverse(table.estimated_bytes));
-        let share_from_bytes = (sessions > 1).then_some(4 * SMALLEST_MEMBER_BYTES);
+        let share_from_bytes = (sessions > 1).then_some(4 * pipeline::SMALLEST_MEMBER_BYTES);
         (0..)
             .zip(tables)
             .map(|(number, table)| Job::new(table, number, share_from_bytes))
@@ -268,12 +263,12 @@ impl Attempt<'_> {
             .flat_map(|schema| &schema.tables)
             .map(|table| table.estimated_bytes)
             .sum();
-        let member_bytes = (estimated / PLANNED_MEMBERS).clamp(SMALLEST_MEMBER_BYTES, LARGEST_MEMBER_BYTES);
         pipeline::Settings {
             level: self.backup.level,
             threads,
             buffers: sessions + threads + 1,
-            member_bytes: usize::try_from(member_bytes).unwrap_or(SMALLEST_MEMBER_BYTES as usize),
+            member_bytes: usize::try_from(pipeline::member_bytes(estimated))
+                .unwrap_or(pipeline::SMALLEST_MEMBER_BYTES as usize),
             stall: self.backup.stall,
         }
     }

@@ -22,6 +22,10 @@ use crate::format::index::{MemberKind, MemberRecord};
 use crate::format::member::{PackError, Packer};
 use crate::store::{BlobStore, BlockNumber, StoreError, Upload};
 
+/// Members are planned so that a backup has at most this many: 80% of Azure's 50,000 blocks.
+const PLANNED_MEMBERS: u64 = 40_000;
+pub(super) const SMALLEST_MEMBER_BYTES: u64 = 4 << 20;
+const LARGEST_MEMBER_BYTES: u64 = 64 << 20;
 /// Stored bytes that make a block worth a request of its own.
 const SMALLEST_BLOCK_BYTES: usize = 1 << 20;
 /// No block is made larger than this to save on numbers: it is held in memory.
@@ -439,6 +443,25 @@ fn enough_bytes(used: BlockNumber, limit: u32) -> usize {
     SMALLEST_BLOCK_BYTES
         .saturating_mul(1 << doublings)
         .min(LARGEST_BLOCK_BYTES)
+}
+
+/// Raw bytes of one member, for so many in all.
+pub fn member_bytes(raw_bytes: u64) -> u64 {
+    (raw_bytes / PLANNED_MEMBERS).clamp(SMALLEST_MEMBER_BYTES, LARGEST_MEMBER_BYTES)
+}
+
+/// The blocks that a backup of this size will have, to within a few for each table.
+pub fn planned_blocks(raw_bytes: u64, stored_bytes: u64, limit: u32) -> u32 {
+    let members = raw_bytes.div_ceil(member_bytes(raw_bytes)).max(1);
+    let stored = (stored_bytes / members).max(1);
+    // What comes before the data, what comes after it, and the index.
+    let (mut blocks, mut left) = (3, members);
+    while left > 0 && blocks < limit {
+        let enough = enough_bytes(blocks, limit) as u64;
+        left = left.saturating_sub(enough.div_ceil(stored));
+        blocks += 1;
+    }
+    blocks
 }
 
 /// The largest backup, in stored bytes, that surely fits `limit` blocks.

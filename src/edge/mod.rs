@@ -264,6 +264,16 @@ impl Edge {
         })
     }
 
+    /// Whether any behaviour goes to the origin of that id.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    pub async fn points_at(&self, origin: &str) -> Result<bool, EdgeError> {
+        let present = self.read().await?;
+        let mut behaviours = present.routes.behaviours.iter();
+        Ok(behaviours.any(|behaviour| behaviour.target == origin))
+    }
+
     /// Waits until all of CloudFront's places have the configuration. AWS may be away meanwhile.
     ///
     /// # Errors

@@ -107,7 +107,13 @@ fn time(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
         _ => return None,
     };
     let all = written.len() == 14 && written.bytes().all(|byte| byte.is_ascii_digit());
-    let at = all.then(|| format!("{}T{}Z", written.get(..8).unwrap_or_default(), written.get(8..).unwrap_or_default()))?;
+    let at = all.then(|| {
+        format!(
+            "{}T{}Z",
+            written.get(..8).unwrap_or_default(),
+            written.get(8..).unwrap_or_default()
+        )
+    })?;
     Some((at.parse().ok()?, rest))
 }
 
@@ -138,7 +144,10 @@ mod tests {
     #[test]
     fn owner_and_times_are_those_that_openssl_wrote() {
         let both = of_pem(&format!("{EXPIRED}\nsome text\n{VALID}")).expect("two");
-        let seen: Vec<_> = both.iter().map(|one| (one.subject.as_str(), one.from, one.until)).collect();
+        let seen: Vec<_> = both
+            .iter()
+            .map(|one| (one.subject.as_str(), one.from, one.until))
+            .collect();
         assert_eq!(
             seen,
             [
@@ -152,7 +161,9 @@ mod tests {
     #[test]
     fn what_is_cut_off_or_none_is_an_error_and_never_a_panic() {
         let whole = CertificateDer::from_pem_slice(VALID.as_bytes()).expect("one");
-        let needed = (0..whole.len()).filter(|length| of_der(&whole[..*length]).is_ok()).count();
+        let needed = (0..whole.len())
+            .filter(|length| of_der(&whole[..*length]).is_ok())
+            .count();
         assert_eq!(needed, 0);
         for place in 0..whole.len().min(120) {
             let mut altered = whole.to_vec();

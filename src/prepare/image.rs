@@ -113,7 +113,15 @@ mod tests {
         }
         let pinned = format!("dr.example/app:1@{digest}");
         assert_eq!(told(&pinned), Some(pinned.clone()));
-        for wrong in ["", "App", "a//b", "dr.example/", "a/../b", "app@sha256:12", "app@md5:00"] {
+        for wrong in [
+            "",
+            "App",
+            "a//b",
+            "dr.example/",
+            "a/../b",
+            "app@sha256:12",
+            "app@md5:00",
+        ] {
             assert_eq!(told(wrong), None, "{wrong}");
         }
     }

@@ -69,7 +69,16 @@ pub async fn supply(wanted: &Quota, token: &Secret) -> Result<Supply, QuotaError
     let mut found = Supply::default();
     if !wanted.compute.is_empty() {
         let what = "compute quotas";
-        for one in all(&client, wanted, "Microsoft.Compute", "usages?api-version=2024-07-01", token, what).await? {
+        for one in all(
+            &client,
+            wanted,
+            "Microsoft.Compute",
+            "usages?api-version=2024-07-01",
+            token,
+            what,
+        )
+        .await?
+        {
             let number = |key: &str| one[key].as_u64();
             let name = one["name"]["value"].as_str();
             match (name, number("currentValue"), number("limit")) {
@@ -180,7 +189,11 @@ fn skus(value: &Value, found: &mut BTreeSet<String>) {
 pub fn lacks(wanted: &Quota, supply: &Supply) -> Vec<String> {
     let mut lacks = Vec::new();
     for (name, count) in &wanted.compute {
-        match supply.compute.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name)) {
+        match supply
+            .compute
+            .iter()
+            .find(|(known, ..)| known.eq_ignore_ascii_case(name))
+        {
             Some((_, used, limit)) if used.saturating_add(*count) > *limit => lacks.push(format!(
                 "{name}: {used} of {limit} are in use in {}, and a recovery takes {count}",
                 wanted.location

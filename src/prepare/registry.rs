@@ -116,7 +116,11 @@ impl Registry {
             detail,
         };
         // What its images' names call it is not where its API is.
-        let address = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let address = if host == "docker.io" {
+            "registry-1.docker.io"
+        } else {
+            host
+        };
         let mut base = Url::parse(&format!("https://{address}/v2/")).map_err(|error| unusable(error.to_string()))?;
         if is_loopback(&base) {
             let _ = base.set_scheme("http");
@@ -242,7 +246,8 @@ impl Registry {
             hash.update(&chunk);
             piece.extend_from_slice(&chunk);
             if piece.len() >= PIECE_BYTES {
-                self.patch(&mut upload, piece.split().freeze(), repository, &what).await?;
+                self.patch(&mut upload, piece.split().freeze(), repository, &what)
+                    .await?;
                 told(upload.sent as u64);
             }
         }
@@ -604,7 +609,13 @@ mod tests {
         let told = "realm=\"https://a.example/token\",service=\"b\"";
         assert_eq!(parameter(told, "realm").as_deref(), Some("https://a.example/token"));
         assert_eq!(parameter(told, "scope"), None);
-        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (plain, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
     }
@@ -622,7 +633,10 @@ mod tests {
             digest("0b"),
             digest("0c")
         ));
-        assert_eq!(image.parts().map(|parts| parts.blobs), Some(vec![digest("0a"), digest("0b")]));
+        assert_eq!(
+            image.parts().map(|parts| parts.blobs),
+            Some(vec![digest("0a"), digest("0b")])
+        );
         let index = of(format!(r#"{{"manifests":[{{"digest":"{}"}}]}}"#, digest("0d")));
         assert_eq!(index.parts().map(|parts| parts.manifests), Some(vec![digest("0d")]));
         assert_eq!(of("{}".into()).parts(), None);

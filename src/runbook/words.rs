@@ -1,6 +1,9 @@
 //! What the tables of the runbook say, in each language. `{}` is what a step works on.
 
+use std::time::Duration;
+
 use super::Language;
+use crate::config::units::format_duration;
 
 pub struct Words {
     pub heading: &'static str,
@@ -27,6 +30,8 @@ pub struct Words {
     pub waits_for_primary: &'static str,
     pub runs: &'static str,
     pub a_person: &'static str,
+    /// Letters of units, and what they are called here; empty where letters will do.
+    units: &'static [(char, &'static str)],
 }
 
 impl Words {
@@ -35,6 +40,19 @@ impl Words {
             Language::English => ENGLISH,
             Language::Korean => KOREAN,
         }
+    }
+
+    /// `2h30m`, or `2시간 30분`.
+    pub fn duration(&self, duration: Duration) -> String {
+        let letters = format_duration(duration);
+        if self.units.is_empty() {
+            return letters;
+        }
+        let named = letters.chars().map(|letter| {
+            let unit = self.units.iter().find(|(short, _)| *short == letter);
+            unit.map_or_else(|| letter.to_string(), |(_, name)| format!("{name} "))
+        });
+        named.collect::<String>().trim_end().to_owned()
     }
 }
 
@@ -63,6 +81,7 @@ const ENGLISH: Words = Words {
     waits_for_primary: "waits until the primary's other parts are ready",
     runs: "runs {}",
     a_person: "A PERSON: {}",
+    units: &[],
 };
 
 const KOREAN: Words = Words {
@@ -90,4 +109,17 @@ const KOREAN: Words = Words {
     waits_for_primary: "주 센터의 나머지 구성요소가 준비될 때까지 대기함",
     runs: "{} 실행함",
     a_person: "**담당자 확인**: {}",
+    units: &[('d', "일"), ('h', "시간"), ('m', "분"), ('s', "초")],
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_in_the_pages_language() {
+        let two_and_a_half_hours = Duration::from_secs(9_000);
+        assert_eq!(Words::of(Language::English).duration(two_and_a_half_hours), "2h30m");
+        assert_eq!(Words::of(Language::Korean).duration(two_and_a_half_hours), "2시간 30분");
+    }
+}

@@ -92,7 +92,18 @@ impl Executor {
                     path: String::new(),
                 })
             }
-            Site::Primary => Goal::Back(self.kept(&traffic.distribution).await?),
+            Site::Primary => {
+                let kept = self.kept(&traffic.distribution).await?;
+                // AWS was away when traffic went over, and users came another way.
+                if kept.is_empty() && !edge.points_at(&traffic.origin).await.map_err(edge_error)? {
+                    return Ok(Outcome {
+                        found: true,
+                        note: format!("no behaviour goes to {}: it was never switched", traffic.origin),
+                        ..Outcome::default()
+                    });
+                }
+                Goal::Back(kept)
+            }
         };
         let mut changed = 0;
         for _ in 0..PLANS {

@@ -135,12 +135,21 @@ mod tests {
     fn what_no_stage_gave_yet_is_named() {
         let given = Given {
             stage: 1,
-            values: BTreeMap::from([("subnet".to_owned(), Value::from("db")), ("n".to_owned(), Value::from(2))]),
+            values: BTreeMap::from([
+                ("subnet".to_owned(), Value::from("db")),
+                ("n".to_owned(), Value::from(2)),
+            ]),
         };
         let outputs = BTreeMap::from([("always-on".to_owned(), given)]);
-        assert_eq!(known("a=${always-on.subnet}${always-on.n}", &outputs), Ok("a=db2".to_owned()));
+        assert_eq!(
+            known("a=${always-on.subnet}${always-on.n}", &outputs),
+            Ok("a=db2".to_owned())
+        );
         assert_eq!(known("plain", &outputs), Ok("plain".to_owned()));
         let unknown = known("${database.host} ${always-on.none}", &outputs);
-        assert_eq!(unknown, Err(vec!["${database.host}".to_owned(), "${always-on.none}".to_owned()]));
+        assert_eq!(
+            unknown,
+            Err(vec!["${database.host}".to_owned(), "${always-on.none}".to_owned()])
+        );
     }
 }

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, StoreError, Upload};
 
 /// The calls of [`BlobStore`], to aim a fault at one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
     StageBlock,
     Commit,
@@ -75,6 +75,7 @@ struct State {
     /// Faults not met yet; each goes to the next call of its kind, before chance is asked.
     script: Vec<(Call, Fault)>,
     injected: u64,
+    calls: BTreeMap<Call, u64>,
 }
 
 impl<S: BlobStore> Faulty<S> {
@@ -84,6 +85,7 @@ impl<S: BlobStore> Faulty<S> {
             rng: StdRng::seed_from_u64(seed),
             script: Vec::new(),
             injected: 0,
+            calls: BTreeMap::new(),
         };
         Self {
             inner,
@@ -114,6 +116,11 @@ impl<S: BlobStore> Faulty<S> {
         self.state().injected
     }
 
+    /// How often each was called so far.
+    pub fn calls(&self) -> BTreeMap<Call, u64> {
+        self.state().calls.clone()
+    }
+
     pub fn inner(&self) -> &S {
         &self.inner
     }
@@ -124,6 +131,7 @@ impl<S: BlobStore> Faulty<S> {
 
     fn draw(&self, call: Call) -> Option<Fault> {
         let mut state = self.state();
+        *state.calls.entry(call).or_default() += 1;
         let scripted = state.script.iter().position(|(aimed_at, _)| *aimed_at == call);
         let fault = match scripted {
             Some(at) => Some(state.script.remove(at).1),

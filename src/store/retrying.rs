@@ -5,9 +5,10 @@
 //! finds nothing has done its work, and `commit` recognises its own run id by itself.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,6 +45,14 @@ impl RetryPolicy {
 
 const SLOWEST_BYTES_PER_SECOND: u64 = 256 * 1024;
 
+/// Told of each try, for measurements.
+pub trait Meter: Send + Sync + fmt::Debug {
+    /// A try ended, with `error` if it failed. `operation` is one of a fixed list.
+    fn answered(&self, operation: &'static str, took: Duration, error: Option<&StoreError>);
+    /// It will be made again.
+    fn retried(&self, operation: &'static str);
+}
+
 /// A layer that repeats calls of `inner` while its errors are not permanent.
 #[derive(Debug)]
 pub struct Retrying<S> {
@@ -51,6 +60,7 @@ pub struct Retrying<S> {
     policy: RetryPolicy,
     rng: Mutex<StdRng>,
     cancel: CancellationToken,
+    meter: Option<Arc<dyn Meter>>,
 }
 
 /// What the last try said, and whether an earlier one may have done the work unseen.
@@ -67,7 +77,13 @@ impl<S: BlobStore> Retrying<S> {
             policy,
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             cancel,
+            meter: None,
         }
+    }
+
+    #[must_use]
+    pub fn metered(self, meter: Option<Arc<dyn Meter>>) -> Self {
+        Self { meter, ..self }
     }
 
     pub fn inner(&self) -> &S {
@@ -116,10 +132,16 @@ impl<S: BlobStore> Retrying<S> {
         let mut tries: u32 = 0;
         loop {
             tries += 1;
+            let tried = Instant::now();
             let result = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => Err(self.unavailable("cancelled")),
-                result = self.one_try(bytes, call()) => result,
+                result = self.one_try(bytes, call()) => {
+                    if let Some(meter) = &self.meter {
+                        meter.answered(operation, tried.elapsed(), result.as_ref().err());
+                    }
+                    result
+                }
             };
             let earlier_try_unknown = tries > 1;
             let error = match result {
@@ -139,6 +161,9 @@ impl<S: BlobStore> Retrying<S> {
                 };
             }
             tracing::debug!(operation, tries, ?delay, %error, "store call failed; trying again");
+            if let Some(meter) = &self.meter {
+                meter.retried(operation);
+            }
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Outcome { result: Err(error), earlier_try_unknown },

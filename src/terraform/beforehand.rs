@@ -37,7 +37,10 @@ pub struct Module {
 impl Module {
     /// Whether it comes from elsewhere, so that nobody has it on the night.
     pub fn is_remote(&self) -> bool {
-        !["./", "../", ".\\", "..\\"].iter().any(|here| self.source.starts_with(here)) && ![".", ".."].contains(&self.source.as_str())
+        !["./", "../", ".\\", "..\\"]
+            .iter()
+            .any(|here| self.source.starts_with(here))
+            && ![".", ".."].contains(&self.source.as_str())
     }
 }
 
@@ -170,12 +173,7 @@ impl Terraform {
     }
 
     /// Runs a command to its end and gives what it printed.
-    async fn read_owned(
-        &self,
-        command: &str,
-        args: Vec<String>,
-        cancel: &CancellationToken,
-    ) -> Result<String, Error> {
+    async fn read_owned(&self, command: &str, args: Vec<String>, cancel: &CancellationToken) -> Result<String, Error> {
         let place: Workplace = self.workplace()?;
         let run = self
             .run(&place, command, &args, Account::default(), &|_| {}, cancel)

@@ -16,6 +16,7 @@ use planb::agent::{Agent, AgentError, Loaded, Loader};
 use planb::backup::entry::{BackupId, Entry, Standing};
 use planb::backup::rpo::Rpo;
 use planb::clock::Clock;
+use planb::serve::board::Board;
 use planb::store::ETag;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -407,6 +408,7 @@ pub async fn play<F: Future<Output = ()>>(
         notifier: Arc::new(Notices(Arc::clone(world))),
         signals: Box::new(Sent(receive)),
         loader: Box::new(Reads(Arc::clone(world))),
+        board: Board::new(Arc::new(WallClock(Arc::clone(world)))),
         watchdog: Some(minutes(1)),
         stop_within: minutes(1),
     };

@@ -1,5 +1,10 @@
 //! The real `planb agent`, as systemd would run it: its own process, a notification socket, a watchdog, signals.
 
+#![allow(
+    dead_code,
+    reason = "every test binary compiles this module and uses its own part of it"
+)]
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{FIRST_GUESS, JUMP, LOOK_EVERY, Moment, Plan, State, signed};
 use crate::backup::rpo::{self, Feasibility, Rpo};
+use crate::serve::board::Tick;
 
 impl State {
     /// Whether the next tick's commit would come later than both the target and the schedule's own worst case
@@ -48,6 +49,22 @@ impl State {
         match (&self.known, self.store_now(at)) {
             (Some((newest, _)), Some(now)) => newest.assess(self.settings.rpo, self.next_commit(at, now), now),
             (None, _) | (_, None) => Rpo::UNKNOWN,
+        }
+    }
+
+    /// For whoever looks.
+    pub fn tick(&self, at: Moment) -> Tick {
+        let store_now = self.store_now(at);
+        let newest = self.known.as_ref().and_then(|(newest, _)| newest.good.as_ref());
+        Tick {
+            rpo: self.rpo(at),
+            data_from: newest.map(|newest| newest.data_from),
+            store_now,
+            worst_case: self.feasibility().map(|feasibility| match feasibility {
+                Feasibility::Meets { worst_case } | Feasibility::Misses { worst_case, .. } => worst_case,
+            }),
+            next_commit: store_now.and_then(|now| self.next_commit(at, now)),
+            is_healthy: self.is_healthy(at),
         }
     }
 

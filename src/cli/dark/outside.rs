@@ -88,7 +88,10 @@ async fn kubeconfig(text: &str, standing: &Standing) -> Option<String> {
         },
         false => Secret::new(text),
     };
-    kubernetes::Cluster::connect(&read, 0).await.err().map(|error| told(&error))
+    kubernetes::Cluster::connect(&read, 0)
+        .await
+        .err()
+        .map(|error| told(&error))
 }
 
 /// The second cloud's registry; nothing is asked yet but a token, where its login is one of Azure's.
@@ -190,7 +193,9 @@ pub async fn certificates(config: &Config, standing: &Standing) -> Vec<Certifica
     }
     let mut greeted = BTreeSet::new();
     for http in asked {
-        let Ok(url) = known(&http.url, &standing.outputs) else { continue };
+        let Ok(url) = known(&http.url, &standing.outputs) else {
+            continue;
+        };
         let host = url::Url::parse(&url).ok().map(|url| url.origin().ascii_serialization());
         if url.starts_with("https://")
             && host.is_some_and(|host| greeted.insert(host))
@@ -329,4 +334,3 @@ pub async fn quota(config: &Config, resolver: &Resolver) -> Quota {
         Err(error) => Quota::Unknown(told(&error)),
     }
 }
-

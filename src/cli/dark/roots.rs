@@ -88,9 +88,7 @@ async fn version(written: &Written, cancel: &CancellationToken) -> Result<String
 
 fn hash(program: &Path) -> Result<String, String> {
     use std::os::unix::fs::PermissionsExt as _;
-    let found = program
-        .metadata()
-        .map_err(|_| "it is not on this machine".to_owned())?;
+    let found = program.metadata().map_err(|_| "it is not on this machine".to_owned())?;
     if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
         return Err("it is no program that may be run".to_owned());
     }

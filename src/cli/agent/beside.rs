@@ -1,0 +1,155 @@
+//! What goes on beside the agent's loop, for whoever looks: the HTTP server, the journal of failovers followed, and what the
+//! doctor says. Nothing of it runs where `[serve]` is not configured, and backups never wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::backup::claim;
+use crate::cli::failure::told;
+use crate::cli::{doctor, open, screen};
+use crate::config::Config;
+use crate::recovery::journal::Position;
+use crate::secret::Resolver;
+use crate::serve::board::Board;
+use crate::serve::{self, Wish};
+use crate::store::retrying::Meter;
+
+/// The journal, when nobody looks and nothing is under way: two small requests.
+const FOLLOW_IDLE: Duration = Duration::from_secs(60);
+/// While an operation is open.
+const FOLLOW_OPEN: Duration = Duration::from_secs(5);
+/// However often somebody looks.
+const FOLLOW_APART: Duration = Duration::from_secs(1);
+const FOLLOW_WITHIN: Duration = Duration::from_secs(30);
+/// What the doctor looks at changes slowly, and the looking asks source and standby.
+const EXAMINE_EVERY: Duration = Duration::from_secs(3600);
+/// The first backup goes first.
+const EXAMINE_FIRST: Duration = Duration::from_secs(20);
+const EXAMINE_WITHIN: Duration = Duration::from_secs(300);
+
+pub(super) fn start(tasks: &mut JoinSet<()>, configured: &watch::Receiver<Arc<Config>>, board: &Arc<Board>) {
+    let (wish, wishes) = watch::channel(None);
+    tasks.spawn(wishing(configured.clone(), wish));
+    tasks.spawn(serve::run(wishes, Arc::clone(board), CancellationToken::new()));
+    tasks.spawn(follow(configured.clone(), Arc::clone(board)));
+    tasks.spawn(examine(configured.clone(), Arc::clone(board)));
+}
+
+/// The configuration as the server wants it. Each reload opens it anew, and so reads a changed token.
+async fn wishing(mut configured: watch::Receiver<Arc<Config>>, wish: watch::Sender<Option<Wish>>) {
+    loop {
+        let config = Arc::clone(&configured.borrow_and_update());
+        wish.send_replace(config.serve.clone().map(|serve| Wish {
+            serve,
+            resolver: Arc::new(Resolver::for_config(&config)),
+        }));
+        if configured.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads the journal again and again: seldom, and at once when somebody looks.
+async fn follow(mut configured: watch::Receiver<Arc<Config>>, board: Arc<Board>) {
+    loop {
+        let config = Arc::clone(&configured.borrow_and_update());
+        let following = async {
+            if config.serve.is_none() {
+                return std::future::pending().await;
+            }
+            let mut known = None;
+            loop {
+                let begun = Instant::now();
+                let is_open = look(&config, &board, &mut known).await;
+                let wait = if is_open { FOLLOW_OPEN } else { FOLLOW_IDLE };
+                tokio::select! {
+                    () = board.looked_at() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
+                tokio::time::sleep_until(begun + FOLLOW_APART).await;
+            }
+        };
+        tokio::select! {
+            changed = configured.changed() => if changed.is_err() {
+                return;
+            },
+            () = following => {}
+        }
+    }
+}
+
+/// One look. Stores stay open while they answer.
+async fn look(config: &Config, board: &Arc<Board>, known: &mut Option<(open::Stores, Position)>) -> bool {
+    let read = async {
+        let (stores, position) = match known.take() {
+            Some((stores, position)) => {
+                let position = open::journal(config, &stores)
+                    .refresh(position)
+                    .await
+                    .map_err(|error| told(&error))?;
+                (stores, position)
+            }
+            None => {
+                let meter: Arc<dyn Meter> = Arc::clone(board) as Arc<dyn Meter>;
+                let stores = open::metered_stores(config, &CancellationToken::new(), meter).await;
+                let stores = stores.map_err(|error| told(&error))?;
+                let position = open::journal(config, &stores)
+                    .read()
+                    .await
+                    .map_err(|error| told(&error))?;
+                (stores, position)
+            }
+        };
+        let at_work = match position.state.open() {
+            Some(_) => screen::at_work(stores.control.as_ref(), &claim::key(&config.store.prefix)).await,
+            None => Default::default(),
+        };
+        Ok::<_, String>((stores, position, at_work))
+    };
+    match timeout(FOLLOW_WITHIN, read).await {
+        Ok(Ok((stores, position, at_work))) => {
+            let is_open = position.state.open().is_some();
+            board.journal_read(Ok(Arc::new(position.clone())), at_work);
+            *known = Some((stores, position));
+            is_open
+        }
+        Ok(Err(why)) => {
+            board.journal_read(Err(why), Default::default());
+            false
+        }
+        Err(_) => {
+            board.journal_read(Err("the store does not answer".to_owned()), Default::default());
+            false
+        }
+    }
+}
+
+/// What `planb doctor` would say, now and then.
+async fn examine(mut configured: watch::Receiver<Arc<Config>>, board: Arc<Board>) {
+    loop {
+        let config = Arc::clone(&configured.borrow_and_update());
+        let examining = async {
+            if config.serve.is_none() {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(EXAMINE_FIRST).await;
+            loop {
+                if let Ok(findings) = timeout(EXAMINE_WITHIN, doctor::findings(&config)).await {
+                    board.examined(findings);
+                }
+                tokio::time::sleep(EXAMINE_EVERY).await;
+            }
+        };
+        tokio::select! {
+            changed = configured.changed() => if changed.is_err() {
+                return;
+            },
+            () = examining => {}
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Tells people what happens, once, in words that say what it means and what to do.
+//!
+//! `notice` is what can be told, `words` how it reads.
+
+use jiff::Timestamp;
+
+pub mod notice;
+pub mod words;
+
+use notice::Notice;
+
+/// Where whoever notices something puts it. Neither call waits or fails: telling people never holds up a backup or a failover.
+pub trait Announce: Send + Sync {
+    /// Told at once if it is news. May be called again and again while it lasts: people are told once, and reminded.
+    fn raise(&self, notice: Notice);
+
+    /// What was raised under this key is over. Nothing happens where nothing was.
+    fn resolve(&self, key: &str, at: Timestamp);
+}
+
+/// Tells nobody: for commands without a configuration of their own, and for tests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nobody;
+
+impl Announce for Nobody {
+    fn raise(&self, _: Notice) {}
+    fn resolve(&self, _: &str, _: Timestamp) {}
+}
