@@ -430,3 +430,63 @@ fn without_a_plan_there_is_nothing_to_look_at() {
         assert!(planb.fails(2, args).contains("failover_steps"));
     }
 }
+
+/// Answers every request with that JSON, until dropped; `None` where nobody asked.
+fn azure(body: &'static str) -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let host = listener.local_addr().expect("an address").to_string();
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = vec![0; 16 << 10];
+            let read = stream.read(&mut request).unwrap_or(0);
+            log.lock()
+                .expect("the log")
+                .push(String::from_utf8_lossy(&request[..read]).into_owned());
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    (host, asked)
+}
+
+#[test]
+fn what_azure_has_not_enough_of_is_told_while_there_is_time_to_ask_for_more() {
+    let (host, asked) = azure(r#"{"value":[{"name":{"value":"cores"},"currentValue":9,"limit":10}]}"#);
+    let mut planb = Planb::empty();
+    let dir = planb.path().display().to_string();
+    planb.write_config(&format!(
+        "[service]\nname = \"bank\"\n[source]\nhost = \"127.0.0.1\"\nuser = \"u\"\npassword = \"env:P\"\ntls = \"off\"\n\
+         [store]\nurl = \"file://{dir}/store\"\n\
+         [quota]\nsubscription = \"sub\"\nlocation = \"koreacentral\"\ncompute = [\"cores=4\"]\nendpoint = \"http://{host}\"\n\
+         [[failover_steps]]\nname = \"look\"\nstage = 1\nkind = \"manual\"\ntext = \"Look.\"\n"
+    ));
+    // In the place of Azure's own program, which knows who is logged in here.
+    let az = planb.path().join("bin/az");
+    write(
+        &az,
+        "#!/bin/sh\necho '{\"accessToken\": \"arm-t0ken\", \"expires_on\": 4102444800, \"tokenType\": \"Bearer\"}'\n",
+    );
+    std::fs::set_permissions(&az, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("may be run");
+    let path = format!("{dir}/bin:{}", std::env::var("PATH").unwrap_or_default());
+    planb.env.push(("PATH".into(), path));
+    let told = planb.fails(1, &["doctor", "--dark"]);
+    assert!(
+        told.contains("quota: cores: 9 of 10 are in use in koreacentral, and a recovery takes 4"),
+        "{told}"
+    );
+    assert!(told.contains("no good backup") && !told.contains("arm-t0ken"), "{told}");
+    let asked = asked.lock().expect("the log");
+    assert!(
+        asked.len() == 1
+            && asked[0]
+                .to_ascii_lowercase()
+                .contains("authorization: bearer arm-t0ken"),
+        "{asked:?}"
+    );
+}

@@ -15,8 +15,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::image::is_digest;
 use crate::secret::Secret;
+
+mod error;
+mod manifest;
+
+pub use error::RegistryError;
+pub use manifest::{Manifest, Parts};
 
 /// One manifest; more than this is none (the specification asks registries to take 4 MiB).
 const LARGEST_MANIFEST: usize = 4 << 20;
@@ -40,53 +45,6 @@ pub enum Login {
     },
     /// A token of Entra's, which an Azure registry changes for one of its own.
     Entra(Secret),
-}
-
-/// Why a registry did not do what was asked. Never holds a password or token.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RegistryError {
-    #[error("{registry} does not answer: {detail}")]
-    Unreachable { registry: String, detail: String },
-    #[error("{registry} refused access to {what} ({detail}): look at the login, and its rights there")]
-    Denied {
-        registry: String,
-        what: String,
-        detail: String,
-    },
-    #[error("{registry} has no {what}")]
-    Missing { registry: String, what: String },
-    /// What it gave is not what its digest says.
-    #[error("{registry} gave something else than {what}: {detail}")]
-    Different {
-        registry: String,
-        what: String,
-        detail: String,
-    },
-    #[error("{registry} answered {status} to {what}{detail}")]
-    Answered {
-        registry: String,
-        what: String,
-        status: u16,
-        detail: String,
-    },
-}
-
-impl RegistryError {
-    /// Whether trying again cannot help unless a person changes something.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Different { .. } => false,
-            Self::Denied { .. } | Self::Missing { .. } => true,
-            Self::Answered { status, .. } => *status < 500 && *status != 429,
-        }
-    }
-}
-
-/// A manifest as it was stored, byte for byte.
-#[derive(Debug, Clone)]
-pub struct Manifest {
-    pub media_type: String,
-    pub bytes: Bytes,
 }
 
 /// One registry. Tokens are kept as long as this lives.
@@ -555,51 +513,6 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a manifest needs to be there first: blobs, and manifests of which it is the index.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Parts {
-    pub blobs: Vec<String>,
-    pub manifests: Vec<String>,
-}
-
-impl Manifest {
-    /// None where it is no manifest that this program knows.
-    pub fn parts(&self) -> Option<Parts> {
-        let read: Value = serde_json::from_slice(&self.bytes).ok()?;
-        let digests = |list: &Value| -> Option<Vec<String>> {
-            let all = list.as_array()?.iter();
-            // A layer that is somebody else's to give out lies elsewhere.
-            let ours = all.filter(|one| one["urls"].as_array().is_none_or(Vec::is_empty));
-            ours.map(|one| {
-                one["digest"]
-                    .as_str()
-                    .filter(|digest| is_digest(digest))
-                    .map(str::to_owned)
-            })
-            .collect()
-        };
-        if read["manifests"].is_array() {
-            return Some(Parts {
-                manifests: digests(&read["manifests"])?,
-                ..Parts::default()
-            });
-        }
-        let mut blobs = digests(&read["layers"])?;
-        blobs.push(
-            read["config"]["digest"]
-                .as_str()
-                .filter(|digest| is_digest(digest))?
-                .to_owned(),
-        );
-        blobs.sort();
-        blobs.dedup();
-        Some(Parts {
-            blobs,
-            ..Parts::default()
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -618,28 +531,5 @@ mod tests {
         ] {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
-    }
-
-    #[test]
-    fn a_manifest_tells_what_it_needs() {
-        let digest = |byte: &str| format!("sha256:{}", byte.repeat(32));
-        let of = |text: String| Manifest {
-            media_type: String::new(),
-            bytes: text.into(),
-        };
-        let image = of(format!(
-            r#"{{"config":{{"digest":"{}"}},"layers":[{{"digest":"{}"}},{{"digest":"{}","urls":["https://x"]}}]}}"#,
-            digest("0a"),
-            digest("0b"),
-            digest("0c")
-        ));
-        assert_eq!(
-            image.parts().map(|parts| parts.blobs),
-            Some(vec![digest("0a"), digest("0b")])
-        );
-        let index = of(format!(r#"{{"manifests":[{{"digest":"{}"}}]}}"#, digest("0d")));
-        assert_eq!(index.parts().map(|parts| parts.manifests), Some(vec![digest("0d")]));
-        assert_eq!(of("{}".into()).parts(), None);
-        assert_eq!(of(r#"{"manifests":[{"digest":"../x"}]}"#.into()).parts(), None);
     }
 }

@@ -149,13 +149,13 @@ impl Terraform {
             mirror: None,
             ..self.clone()
         };
-        let mut args = vec!["mirror".to_owned()];
-        args.extend(platforms.iter().map(|platform| format!("-platform={platform}")));
-        args.push(mirror.display().to_string());
-        online.read_owned("providers", args, cancel).await?;
-        let mut args = vec!["lock".to_owned(), format!("-fs-mirror={}", mirror.display())];
-        args.extend(platforms.iter().map(|platform| format!("-platform={platform}")));
-        online.read_owned("providers", args, cancel).await?;
+        let platforms: Vec<String> = platforms.iter().map(|one| format!("-platform={one}")).collect();
+        let args = platforms.iter().cloned().chain([mirror.display().to_string()]);
+        online.read_owned("providers mirror", args.collect(), cancel).await?;
+        let args = platforms
+            .into_iter()
+            .chain([format!("-fs-mirror={}", mirror.display())]);
+        online.read_owned("providers lock", args.collect(), cancel).await?;
         Ok(())
     }
 

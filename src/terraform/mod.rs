@@ -331,7 +331,8 @@ impl Terraform {
             });
         }
         let mut program = self.command(place)?;
-        program.args([command, "-no-color"]);
+        // `providers mirror` is two words.
+        program.args(command.split(' ')).arg("-no-color");
         if ["init", "plan", "apply"].contains(&command) {
             program.arg("-input=false");
         }

@@ -143,17 +143,15 @@ pub async fn look(
             }
             Err(error) => failed("init", format!("no proxy could be started: {error}")),
         };
-        if !had_lock_file {
-            // A look leaves nothing behind.
-            let _ = std::fs::remove_file(&lock_file);
-        }
+        // Written where there is a provider to write down; a look leaves nothing behind.
+        let was_written = !had_lock_file && std::fs::remove_file(&lock_file).is_ok();
         found.push(Root {
             step: step.to_owned(),
             dir: written.dir.display().to_string(),
             went,
             refused: proxy.as_ref().map(Proxy::refused).unwrap_or_default(),
             has_mirror: written.mirror.is_some(),
-            has_lock_file: had_lock_file,
+            has_lock_file: !was_written,
             altered: altered(written, prepared),
         });
     }
