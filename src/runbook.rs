@@ -328,15 +328,15 @@ fn what(kind: &Kind, words: &Words) -> String {
         Kind::Fence(server) => put(words.fences, of(server)),
         Kind::Unfence(server) => put(words.unfences, of(server)),
         Kind::LastBackup(server) => put(words.last_backup, of(server)),
-        Kind::Preserve(server) => put(words.preserves, of(server)),
+        Kind::Preserve(one) => put(words.preserves, of(&one.server)),
+        Kind::MaintenancePage(_) => words.shows_a_page.to_owned(),
+        Kind::StoreReady => words.looks_at_the_store.to_owned(),
         Kind::Manifests(one) => put(words.applies, &one.dir.display().to_string()),
         Kind::Http(one) => put(words.asks, &one.url),
         Kind::Traffic(one) => put(words.switches, &one.distribution),
         Kind::PrimaryReady(_) => words.waits_for_primary.to_owned(),
         Kind::Command(one) => put(words.runs, &one.program.display().to_string()),
         Kind::Manual { text } => put(words.a_person, text),
-        #[allow(unreachable_patterns, reason = "kinds of steps come to be beside this")]
-        _ => plan::kind(kind).to_owned(),
     }
 }
 

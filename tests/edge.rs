@@ -15,6 +15,7 @@ use aws_sdk_cloudfront::Client;
 use aws_sdk_cloudfront::types::DistributionConfig;
 use http_fault::{Fault, HttpFault, Rule};
 use planb::edge::{Edge, EdgeError, Goal, Origin, Standing, read_kept};
+use planb::source::rds::{Rds, RdsError, Snapshot};
 use planb::source::ready::{self, ReadyError, Wanted};
 use support::StrictMoto;
 
@@ -635,6 +636,55 @@ async fn child_unasked() {
     let error = ready::look(&wanted).await.unwrap_err();
     assert!(
         matches!(error, ReadyError::Unavailable { .. }) && !error.is_permanent(),
+        "{error}"
+    );
+}
+
+// --- a snapshot before a failback -------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_made_once_and_found_again() {
+    with_aws("child_snapshot", Vec::new()).await;
+}
+
+#[tokio::test]
+#[ignore = "runs as a child"]
+async fn child_snapshot() {
+    let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let client = aws_sdk_rds::Client::new(&config);
+    for name in ["prod", "other"] {
+        let created = client
+            .create_db_instance()
+            .db_instance_identifier(name)
+            .engine("mysql")
+            .db_instance_class("db.t3.micro")
+            .allocated_storage(20)
+            .master_username("admin")
+            .master_user_password("a-long-password");
+        created.send().await.expect("an instance");
+    }
+    let rds = Rds::default();
+    let made = rds.snapshot("prod", "planb-bank-3", None).await;
+    assert_eq!(made.expect("made, or found to be"), Snapshot::Available);
+    assert_eq!(
+        rds.snapshot("prod", "planb-bank-3", None).await.expect("found"),
+        Snapshot::Available
+    );
+    let all = client
+        .describe_db_snapshots()
+        .snapshot_type("manual")
+        .send()
+        .await
+        .expect("listed");
+    assert_eq!(all.db_snapshots().len(), 1, "{all:?}");
+    let error = rds.snapshot("none", "planb-bank-4", None).await.unwrap_err();
+    assert!(
+        matches!(error, RdsError::NoSuchInstance { .. }) && error.is_permanent(),
+        "{error}"
+    );
+    let error = rds.snapshot("other", "planb-bank-3", None).await.unwrap_err();
+    assert!(
+        error.to_string().contains("is of instance prod") && error.is_permanent(),
         "{error}"
     );
 }

@@ -292,7 +292,8 @@ fn a_lost_primary_a_standby_that_serves_and_the_way_home() {
             "",
             "nothing was done"
         );
-        lab.primary.sql("INSERT INTO bank.log (what) VALUES ('lost')");
+        lab.primary
+            .sql("INSERT INTO bank.log (what) VALUES ('lost'); UPDATE bank.accounts SET money = 90 WHERE id = 2");
         let before = census(&lab.primary, &["bank"]);
         lab.primary.kill();
 
@@ -377,15 +378,42 @@ fn a_lost_primary_a_standby_that_serves_and_the_way_home() {
         );
         // What the standby never got is kept twice: beside the tables, and as a backup of its own.
         assert_eq!(lab.primary.sql("SELECT what FROM planb_old_bank.log").trim(), "lost");
-        let preserved: Vec<_> = std::fs::read_dir(lab.planb.store().join("preserved"))
+        let preserved: Vec<String> = std::fs::read_dir(lab.planb.store().join("preserved/backups"))
             .expect("kept")
             .flatten()
+            .map(|file| file.file_name().to_string_lossy().into_owned())
+            .filter(|name| name.ends_with(".sql.gz"))
             .collect();
-        assert!(
-            preserved
-                .iter()
-                .any(|file| file.file_name().to_string_lossy().ends_with(".sql.gz"))
+        let differing = preserved.iter().find(|name| name.contains("divergence"));
+        let differing = differing.unwrap_or_else(|| panic!("{preserved:?}"));
+        assert_eq!(
+            preserved.len(),
+            2,
+            "the backup, and what differs beside it: {preserved:?}"
         );
+        let told = lab.planb.ok(&["history"]);
+        for part in [
+            "bank.log: 1 added, 0 changed, 0 removed",
+            "bank.accounts: 0 added, 1 changed, 0 removed",
+            differing.as_str(),
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        // Replayed onto what came home it brings the lost rows back, and theirs only.
+        lab.primary
+            .sql("CREATE DATABASE aside; CREATE TABLE aside.accounts AS SELECT * FROM bank.accounts");
+        lab.primary
+            .load_gzip(&lab.planb.store().join("preserved/backups").join(differing));
+        assert_eq!(lab.primary.sql("SELECT what FROM bank.log").trim(), "lost");
+        assert_eq!(
+            lab.primary
+                .sql("SELECT money FROM bank.accounts ORDER BY id")
+                .replace('\n', " ")
+                .trim(),
+            "150 90"
+        );
+        lab.primary
+            .sql("DELETE FROM bank.log; REPLACE INTO bank.accounts SELECT * FROM aside.accounts; DROP DATABASE aside");
         assert!(before.len() > 3);
         lab.planb.backup(&[]);
         let history = lab.planb.ok(&["history"]);

@@ -23,6 +23,7 @@ macro_rules! contract {
             empty_and_many_blocks
             ranges_are_exact_and_pinned
             puts_obey_their_condition
+            a_page_is_served_as_was_said
             concurrent_writers_lose_no_update
             deletes_only_that_version
             lists_by_prefix_and_name_with_metadata

@@ -21,6 +21,12 @@ use crate::store::{BlobStore, Metadata, Properties, StoreError};
 /// Backups kept by a person or by a failback; retention never touches them.
 pub const PRESERVED_PREFIX: &str = "preserved/";
 
+/// Where failbacks keep what they find of the service whose backups are under `prefix`: services that share a container do not
+/// share this.
+pub fn preserved(prefix: &str) -> String {
+    format!("{PRESERVED_PREFIX}{prefix}")
+}
+
 const SERVICE: &str = "planb_service";
 const SITE: &str = "planb_site";
 const EPOCH: &str = "planb_epoch";
@@ -48,7 +54,7 @@ pub fn is_of(blob: &Properties, digest: &str) -> bool {
     blob.metadata.get(DIGEST).is_some_and(|there| there == digest)
 }
 
-/// Every backup under `prefix` and under `preserved/`, newest first; `reign` tells those of a site that no longer served.
+/// Every backup under `prefix` and under `preserved/` (a person's, and this service's own), newest first; `reign` tells those of a site that no longer served.
 ///
 /// # Errors
 /// The store's. A blob that looks like a backup and is none is listed as unusable, not an error.
@@ -59,9 +65,11 @@ pub async fn list(
     reign: &recovery::Standing,
 ) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::new();
-    for (prefix, preserved) in [(prefix, false), (PRESERVED_PREFIX, true)] {
-        for blob in store.list(prefix).await? {
-            let Some(id) = BackupId::of_blob(prefix, &blob.name) else {
+    let own = preserved(prefix);
+    for (listed, preserved) in [(prefix, false), (PRESERVED_PREFIX, true)] {
+        for blob in store.list(listed).await? {
+            let of = |prefix: &str| BackupId::of_blob(prefix, &blob.name);
+            let Some(id) = of(listed).or_else(|| of(&own)) else {
                 continue;
             };
             entries.push(entry(store, id, blob, service, reign, preserved).await?);

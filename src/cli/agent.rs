@@ -70,7 +70,13 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         At::Operator,
         CancellationToken::new(),
     ));
+    // What it may have begun comes to rest first.
+    let cancel = CancellationToken::new();
+    let mut watching = JoinSet::new();
+    watching.spawn(super::watch::role(common.clone(), configured, cancel.clone()));
     let ended = agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)));
+    cancel.cancel();
+    while watching.join_next().await.is_some() {}
     beside.shutdown().await;
     ended
 }

@@ -48,6 +48,7 @@ pub async fn raise(config: &Config, stores: &open::Stores, position: &Position, 
         control: Arc::clone(&stores.control),
         tell: Arc::new(Nobody),
         runner: open::runner_of,
+        pages: open::pages,
     };
     let tried = executor.fence_again(site, &position.state.standing, position.state.operations);
     match tokio::time::timeout(WITHIN, tried).await {

@@ -37,6 +37,7 @@ mod status;
 mod target;
 mod trial;
 mod verify;
+mod watch;
 
 use failure::Failure;
 
@@ -103,6 +104,8 @@ enum Command {
     Runner,
     /// Print the runbook of the configured plan, ready for paper
     Runbook(runbook::RunbookArgs),
+    /// Watch the primary, as one of several watchers in different places
+    Watch(watch::WatchArgs),
     /// Who did what, when, how long, with what result
     History,
     /// What protection costs a month, and a second site an hour
@@ -193,6 +196,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Failover(args) => failover::run(&common, &args).await,
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
+            Command::Watch(args) => watch::run(&common, &args).await,
             Command::History => history::run(&common).await,
             Command::Cost(args) => cost::run(&common, &args).await,
             Command::Completions { .. } | Command::Man | Command::Config(_) | Command::Runbook(_) => Ok(()),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
@@ -127,6 +128,21 @@ async fn open(
             })
         }
     }
+}
+
+/// Where pages for browsers are published: another container of the same account, or a directory beside the backups.
+pub fn pages<'a>(config: &'a Config, container: &'a str) -> BoxFuture<'a, Result<Arc<dyn BlobStore>, StoreError>> {
+    let never = CancellationToken::new();
+    Box::pin(async move {
+        Ok(match &config.store.place {
+            Place::Directory(root) => {
+                let dir = root.join(container.trim_start_matches('$'));
+                let pages = DirectoryStore::open_or_create(dir, clock()).await?;
+                retrying(pages, RetryPolicy::DEFAULT, &never, None)
+            }
+            Place::Azure { .. } => retrying(azure(config, container).await?, RetryPolicy::DEFAULT, &never, None),
+        })
+    })
 }
 
 fn retrying<S: BlobStore + 'static>(

@@ -267,6 +267,7 @@ impl Desk {
                 control: Arc::clone(&self.stores.control),
                 tell: Arc::clone(screen) as Arc<dyn steps::Tell>,
                 runner: open::runner_of,
+                pages: open::pages,
             }),
             right: Arc::clone(held) as Arc<dyn Right>,
             watch: Arc::clone(screen) as Arc<dyn crate::recovery::engine::Watch>,

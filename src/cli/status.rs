@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{Common, dark, follow, open, present};
+use super::{Common, dark, follow, open, present, watch};
 use crate::agent::schedule::Cron;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::proof::overdue;
@@ -32,6 +32,10 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
     let entries = open::listing(&config, &stores).await?;
     let now = stores.backups.now().await?;
     let journal = open::journal(&config, &stores).read().await;
+    let watched = match &config.watch {
+        Some(watch) => Some(watch::together(&config, watch, &stores).await?),
+        None => None,
+    };
     let slow_run = RunTimes::of(&entries).slow();
     let newest_good = Newest::of(&entries);
     let next = newest_good
@@ -64,6 +68,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
                 "v": 1,
                 "standing": standing,
                 "operation": operation,
+                "watch": watched.as_ref().map(watch::Together::json),
                 "service": config.service.name,
                 "site": config.service.site,
                 "rpo": {
@@ -91,6 +96,9 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
     println!("service   {} ({})", config.service.name, config.service.site);
     println!("store     {}", stores.backups.describe());
     for line in follow::lines(&journal) {
+        println!("{line}");
+    }
+    for line in watched.iter().flat_map(watch::Together::lines) {
         println!("{line}");
     }
     println!("{rpo}");

@@ -66,12 +66,12 @@ impl<'t> Document<'t> {
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.root.iter().any(|(key, _)| key.get_ref() == name)
+        find(&self.root, name).is_some()
     }
 
+    /// `name` is dotted for a section inside another one: `watch.auto`.
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 't> {
-        let entry = self.root.iter().find(|(key, _)| key.get_ref() == name);
-        if let Some((key, value)) = entry
+        if let Some((key, value)) = find(&self.root, name)
             && value.get_ref().as_table().is_none()
         {
             let line = Some(line_of(self.text, key.span().start));
@@ -93,7 +93,7 @@ impl<'t> Document<'t> {
     pub(super) fn count(&mut self, name: &'static str, keys: &[&'static str]) -> usize {
         self.lists.push(name);
         self.known.extend(keys.iter().map(|key| (name, *key)));
-        let Some((key, value)) = self.root.iter().find(|(key, _)| key.get_ref() == name) else {
+        let Some((key, value)) = find(&self.root, name) else {
             return 0;
         };
         let items = value.get_ref().as_array();
@@ -122,54 +122,70 @@ impl<'t> Document<'t> {
     /// Everything that was found, unknown keys included; in the order of the file, missing keys first.
     pub(super) fn finish(mut self) -> Vec<Problem> {
         let mut found = Vec::new();
-        for (name, value) in &self.root {
-            let is_section = self.known.iter().any(|(section, _)| section == name.get_ref());
-            let mut report = |key: String, at: &Key<'_>, message: String| {
-                found.push(Problem {
-                    key,
-                    line: Some(line_of(self.text, at.span().start)),
-                    message,
-                });
-            };
-            let is_list = self.lists.contains(&name.get_ref().as_ref());
-            let unknown = |table: &DeTable<'_>, report: &mut dyn FnMut(String, &Key<'_>, String), place: &str| {
-                let strange = table.keys().filter(|key| {
-                    !self
-                        .known
-                        .iter()
-                        .any(|(section, known)| section == name.get_ref() && known == key.get_ref())
-                });
-                for key in strange {
-                    let dotted = format!("{place}.{}", key.get_ref());
-                    report(dotted, key, unknown_key(&self.known, name.get_ref(), key.get_ref()));
-                }
-            };
-            match (value.get_ref(), is_section) {
-                (DeValue::Table(table), true) if !is_list => unknown(table, &mut report, name.get_ref()),
-                (DeValue::Array(items), true) if is_list => {
-                    for (number, item) in items.iter().enumerate() {
-                        if let Some(table) = item.get_ref().as_table() {
-                            unknown(table, &mut report, &numbered(name.get_ref(), number));
-                        }
-                    }
-                }
-                // What is of the wrong kind has been told where it was read.
-                (_, true) => {}
-                (value, false) if is_section_like(value) => report(
-                    name.get_ref().to_string(),
-                    name,
-                    unknown_section(&self.known, &self.lists, name.get_ref()),
-                ),
-                (_, false) => report(
-                    name.get_ref().to_string(),
-                    name,
-                    unknown_key(&self.known, "", name.get_ref()),
-                ),
-            }
+        for (key, value) in &self.root {
+            self.strangers(key.get_ref(), key, value.get_ref(), &mut found);
         }
         self.problems.extend(found);
         self.problems.sort_by_key(|problem| problem.line);
         self.problems
+    }
+
+    fn is_section(&self, name: &str) -> bool {
+        self.known.iter().any(|(section, _)| *section == name)
+    }
+
+    /// What stands under `name` and nobody asked for.
+    fn strangers(&self, name: &str, at: &Key<'_>, value: &DeValue<'_>, found: &mut Vec<Problem>) {
+        let mut report = |message: String| {
+            found.push(Problem {
+                key: name.to_owned(),
+                line: Some(line_of(self.text, at.span().start)),
+                message,
+            });
+        };
+        let is_list = self.lists.contains(&name);
+        match (value, self.is_section(name)) {
+            (DeValue::Table(table), true) if !is_list => self.strangers_in(name, name, table, found),
+            (DeValue::Array(items), true) if is_list => {
+                for (number, item) in items.iter().enumerate() {
+                    if let Some(table) = item.get_ref().as_table() {
+                        self.strangers_in(name, &numbered(name, number), table, found);
+                    }
+                }
+            }
+            // What is of the wrong kind has been told where it was read.
+            (_, true) => {}
+            (value, false) if is_section_like(value) => report(unknown_section(&self.known, &self.lists, name)),
+            (_, false) => report(unknown_key(&self.known, "", name)),
+        }
+    }
+
+    /// `place` is the section as its problems name it.
+    fn strangers_in(&self, section: &str, place: &str, table: &DeTable<'_>, found: &mut Vec<Problem>) {
+        for (key, value) in table {
+            let inner = format!("{section}.{}", key.get_ref());
+            if self.is_section(&inner) {
+                self.strangers(&inner, key, value.get_ref(), found);
+            } else if !self
+                .known
+                .iter()
+                .any(|(known, name)| *known == section && name == key.get_ref())
+            {
+                found.push(Problem {
+                    key: format!("{place}.{}", key.get_ref()),
+                    line: Some(line_of(self.text, key.span().start)),
+                    message: unknown_key(&self.known, section, key.get_ref()),
+                });
+            }
+        }
+    }
+}
+
+/// What stands under a dotted name.
+fn find<'a, 't>(table: &'a DeTable<'t>, name: &str) -> Option<(&'a Key<'t>, &'a Spanned<DeValue<'t>>)> {
+    match name.split_once('.') {
+        Some((outer, inner)) => find(find(table, outer)?.1.get_ref().as_table()?, inner),
+        None => table.iter().find(|(key, _)| key.get_ref() == name),
     }
 }
 
@@ -184,8 +200,7 @@ pub(super) struct Section<'d, 't> {
 
 impl<'t> Section<'_, 't> {
     fn table(&self) -> Option<&Spanned<DeValue<'t>>> {
-        let section = self.document.root.iter().find(|(name, _)| name.get_ref() == self.name);
-        let (_, value) = section?;
+        let (_, value) = find(&self.document.root, self.name)?;
         match self.number {
             Some(number) => value.get_ref().as_array()?.get(number),
             None => Some(value),
@@ -391,7 +406,10 @@ fn unknown_key(known: &[(&'static str, &'static str)], section: &str, key: &str)
         .iter()
         .filter(|(name, _)| *name == section)
         .map(|(_, sibling)| *sibling);
-    if let Some(near) = nearest(key, siblings) {
+    let inside = known
+        .iter()
+        .filter_map(|(name, _)| name.strip_prefix(section)?.strip_prefix('.'));
+    if let Some(near) = nearest(key, siblings.chain(inside)) {
         return format!("unknown key: did you mean {near}?");
     }
     match known.iter().find(|(_, other)| *other == key) {

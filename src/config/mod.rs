@@ -25,6 +25,7 @@ mod store;
 pub mod units;
 mod verify;
 pub mod warnings;
+pub mod watch;
 
 pub use parse::{ConfigError, Problem};
 pub use warnings::{Warning, warnings};
@@ -54,6 +55,8 @@ pub struct Config {
     /// What a recovery needs of the second cloud's quota. None: nobody asks for it.
     pub quota: Option<Quota>,
     pub doctor: Doctor,
+    /// Who watches the primary, and how. None: nobody does.
+    pub watch: Option<watch::Watch>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

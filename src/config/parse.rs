@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, accounts, cost, prepare, sections, serve, standby, steps, store, verify};
+use super::{Config, accounts, cost, prepare, sections, serve, standby, steps, store, verify, watch};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -78,10 +78,12 @@ impl Config {
         let (service, targets) = (sections::service(&mut document), sections::targets(&mut document));
         let (source, store) = (sections::source(&mut document), store::store(&mut document));
         let standby = standby::server(&mut document, "standby");
+        let failover = steps::failover(&mut document);
         let failover_steps = steps::steps(&mut document, "failover_steps", steps::Site::Standby);
         let config = Self {
             service,
             targets,
+            watch: watch::watch(&mut document, &source, failover, &failover_steps),
             source,
             backup: sections::backup(&mut document),
             retention: sections::retention(&mut document),
@@ -92,10 +94,10 @@ impl Config {
             standby,
             primary: standby::server(&mut document, "primary"),
             cost: cost::cost(&mut document),
-            failover: steps::failover(&mut document),
             doctor: prepare::doctor(&mut document, !failover_steps.is_empty()),
             prepare: prepare::prepare(&mut document),
             quota: prepare::quota(&mut document),
+            failover,
             failover_steps,
             failback_steps: steps::steps(&mut document, "failback_steps", steps::Site::Primary),
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::secret::SecretRef;
 
+mod kinds;
 mod read;
 
 pub(super) use read::{failover, steps};
@@ -67,9 +68,11 @@ pub enum Kind {
     Fence(Server),
     Unfence(Server),
     LastBackup(Server),
-    /// A backup under `preserved/` of what the site has.
-    Preserve(Server),
+    /// A backup under `preserved/` of what the site has, and where that differs from what the other one began with.
+    Preserve(Preserve),
     Manifests(Manifests),
+    MaintenancePage(MaintenancePage),
+    StoreReady,
     Http(Http),
     Traffic(Traffic),
     PrimaryReady(PrimaryReady),
@@ -85,6 +88,15 @@ pub struct Server {
     pub site: Site,
     /// Instead of the host in `[standby]` or `[primary]`; may come from an earlier step.
     pub host: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preserve {
+    pub server: Server,
+    /// The primary's instance, of which RDS makes a snapshot first.
+    pub rds_snapshot: Option<String>,
+    /// Where it is. Default: this machine's.
+    pub region: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +125,22 @@ pub struct Manifests {
     pub variables: Vec<(String, String)>,
     /// `NAMESPACE/SECRET/KEY` and where the value is.
     pub secrets: Vec<(String, SecretRef)>,
+}
+
+/// What people see while nothing serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaintenancePage {
+    /// A file, or a directory with an `index.html`.
+    pub page: PathBuf,
+    /// Container of the store's account. Default `$web`, Azure's static website; of a directory store, `web/` in it.
+    pub container: String,
+    /// Whom to ask; stands for `{{CONTACT}}`.
+    pub contact: Option<String>,
+    /// From the operation's beginning, how long it is likely to take. With it the page says since when, and when to look again
+    /// (`{{TIME}}`, `{{EXPECTED}}`); without it, it is the page that always stands.
+    pub expected: Option<Duration>,
+    /// Of the times on the page, in seconds east of UTC. Default 0.
+    pub utc_offset: i32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

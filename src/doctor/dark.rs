@@ -102,7 +102,7 @@ fn tool(tool: &Tool) -> Option<Finding> {
             Severity::Error,
             &about,
             format!("{}: {why}", tool.path),
-            "install it on this machine, or correct the step's program",
+            "put it on this machine, or correct its path in the step",
         )),
         (Ok(now), Some(then)) if now != then => Some(Finding::new(
             Severity::Warning,

@@ -12,6 +12,7 @@ mod build;
 pub mod compare;
 pub mod complete;
 pub mod contents;
+pub mod divergence;
 pub mod error;
 pub mod events;
 pub mod foreign;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
-use aws_sdk_rds::types::DbInstance;
+use aws_sdk_rds::types::{DbInstance, DbSnapshot};
 
 use crate::aws::{Access, Failure, bounded, failure};
 use crate::secret::Secret;
@@ -47,6 +47,14 @@ impl fmt::Display for Status {
     }
 }
 
+/// How far a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Snapshot {
+    Available,
+    /// In RDS's words.
+    Underway(String),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RdsError {
     #[error(
@@ -62,6 +70,12 @@ pub enum RdsError {
         "AWS refused to describe RDS instance {id} ({detail}): allow rds:DescribeDBInstances, see config/aws-iam-policy.json"
     )]
     Denied { id: String, detail: String },
+    #[error("AWS refused a snapshot of RDS instance {id} ({detail}): allow {action}")]
+    SnapshotDenied {
+        id: String,
+        detail: String,
+        action: &'static str,
+    },
     #[error("RDS does not answer about {id} ({detail})")]
     Unavailable { id: String, detail: String },
     #[error("no login token for {host} could be made: {detail}")]
@@ -77,6 +91,7 @@ impl RdsError {
             Self::NoSuchInstance { .. }
             | Self::Unusable { .. }
             | Self::Denied { .. }
+            | Self::SnapshotDenied { .. }
             | Self::BadTokenRequest { .. } => true,
             Self::NoAddress { .. } | Self::Unavailable { .. } | Self::Token { .. } => false,
         }
@@ -101,6 +116,81 @@ impl Rds {
                 id: id.to_owned(),
                 region,
             }),
+        }
+    }
+
+    /// Begins a snapshot of `id` under this name, or says how far the one is that has it.
+    pub async fn snapshot(&self, id: &str, name: &str, region: Option<&str>) -> Result<Snapshot, RdsError> {
+        let (found, region) = bounded(self.look_or_begin(id, name, region)).await.map_err(|failure| {
+            let action = "rds:CreateDBSnapshot and rds:DescribeDBSnapshots, see config/aws-iam-operator.json";
+            match sort(id, failure) {
+                RdsError::Denied { id, detail } => RdsError::SnapshotDenied { id, detail, action },
+                other => other,
+            }
+        })?;
+        let found = found.ok_or_else(|| RdsError::NoSuchInstance {
+            id: id.to_owned(),
+            region,
+        })?;
+        let status = found.status().unwrap_or("unknown");
+        match (found.db_instance_identifier(), status) {
+            (Some(of), _) if of != id => Err(RdsError::Unusable {
+                id: id.to_owned(),
+                detail: format!("snapshot {name} is of instance {of}; remove or rename it"),
+            }),
+            (_, "available") => Ok(Snapshot::Available),
+            (_, "failed") => Err(RdsError::Unusable {
+                id: id.to_owned(),
+                detail: format!("snapshot {name} failed; remove it, and the same step makes another"),
+            }),
+            (_, status) => Ok(Snapshot::Underway(match found.percent_progress() {
+                Some(percent) => format!("{status}, {percent} %"),
+                None => status.to_owned(),
+            })),
+        }
+    }
+
+    async fn look_or_begin(
+        &self,
+        id: &str,
+        name: &str,
+        region: Option<&str>,
+    ) -> Result<(Option<DbSnapshot>, String), Failure> {
+        let config = self.access.config(region).await?;
+        let region = region_name(&config);
+        let client = aws_sdk_rds::Client::new(&config);
+        match client.describe_db_snapshots().db_snapshot_identifier(name).send().await {
+            Ok(answer) => {
+                if let Some(found) = answer.db_snapshots.unwrap_or_default().into_iter().next() {
+                    return Ok((Some(found), region));
+                }
+            }
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|error| error.is_db_snapshot_not_found_fault()) => {}
+            Err(error) => return Err(failure(&error)),
+        }
+        let begun = client
+            .create_db_snapshot()
+            .db_instance_identifier(id)
+            .db_snapshot_identifier(name)
+            .send()
+            .await;
+        match begun {
+            Ok(answer) => Ok((answer.db_snapshot, region)),
+            Err(error) => match error.as_service_error() {
+                Some(refused) if refused.is_db_instance_not_found_fault() => Ok((None, region)),
+                // Our own, where only the answer was lost: found when it is looked at again.
+                Some(refused) if refused.is_db_snapshot_already_exists_fault() => {
+                    Err(Failure::Unavailable("the snapshot has just been begun".into()))
+                }
+                // A reboot, a backup, a change of its own: that passes.
+                Some(refused) if refused.is_invalid_db_instance_state_fault() => {
+                    Err(Failure::Unavailable("the instance is not available just now".into()))
+                }
+                _ => Err(failure(&error)),
+            },
         }
     }
 

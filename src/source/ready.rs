@@ -70,7 +70,9 @@ pub async fn look(wanted: &Wanted) -> Result<Vec<Fact>, ReadyError> {
             Err(error @ (RdsError::NoSuchInstance { .. } | RdsError::NoAddress { .. } | RdsError::Unusable { .. })) => {
                 Some(error.to_string())
             }
-            Err(RdsError::Denied { detail, .. }) => return Err(ReadyError::Denied { what, detail }),
+            Err(RdsError::Denied { detail, .. } | RdsError::SnapshotDenied { detail, .. }) => {
+                return Err(ReadyError::Denied { what, detail });
+            }
             Err(RdsError::Unavailable { detail, .. } | RdsError::Token { detail, .. }) => {
                 return Err(ReadyError::Unavailable { what, detail });
             }

@@ -1,11 +1,10 @@
-//! Steps that take a backup: the last one of a site that was fenced, and one of what a site has and nobody else got.
+//! A step that takes a last backup of a site that was fenced; and how a step takes a backup of any site.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Executor, chosen, db_error};
+use super::{Executor, chosen};
 use crate::backup::run::{Observer, RunError, RunSummary, Wanted};
-use crate::backup::shelf::PRESERVED_PREFIX;
 use crate::config::steps::{Server, Site};
 use crate::config::{Config, Endpoint, Login, Source};
 use crate::dump::AttemptError;
@@ -46,51 +45,7 @@ impl Executor {
         })
     }
 
-    /// Under `preserved/`, which nothing removes.
-    pub(super) async fn preserve(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
-        // Found before anything is frozen: the restore that follows would refuse to move a second old content aside.
-        if server.site == Site::Primary {
-            self.no_old_content(task, server).await?;
-        }
-        let mut config = self.config_of(task, server).await?;
-        config.store.prefix = PRESERVED_PREFIX.to_owned();
-        let runner = (self.runner)(&config, &self.backups, &self.control);
-        let done = self.take(task, &runner, true).await?;
-        Ok(Outcome {
-            note: format!(
-                "{} under {PRESERVED_PREFIX}: {} rows in {} tables",
-                done.id, done.rows, done.tables
-            ),
-            ..Outcome::default()
-        })
-    }
-
-    async fn no_old_content(&self, task: &Task, server: &Server) -> Result<(), StepError> {
-        let address = self.address(task, server).await?;
-        let mut session = address.connect().await.map_err(db_error)?;
-        let old = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE 'planb\\_old\\_%'";
-        let old: Vec<String> = session
-            .text(old)
-            .await
-            .map_err(db_error)?
-            .into_iter()
-            .flatten()
-            .collect();
-        session.close().await;
-        if old.is_empty() || task.operation.committed_at.is_some() {
-            return Ok(());
-        }
-        Err(StepError::permanent(format!(
-            "{} of an earlier failback is still at the primary, and would be in the way; keep what you need of it, then remove it with \
-             planb restore --drop-old --to mysql://{}@{}:{} --password …",
-            old.join(", "),
-            address.user,
-            address.host,
-            address.port
-        )))
-    }
-
-    async fn take(
+    pub(super) async fn take(
         &self,
         task: &Task,
         runner: &crate::backup::run::Runner,
@@ -128,7 +83,7 @@ impl Executor {
     }
 
     /// The configuration as if that site were the source.
-    async fn config_of(&self, task: &Task, server: &Server) -> Result<Config, StepError> {
+    pub(super) async fn config_of(&self, task: &Task, server: &Server) -> Result<Config, StepError> {
         let mut config = self.config.clone();
         if server.site == config.service.protects && server.host.is_none() {
             return Ok(config);

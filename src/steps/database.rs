@@ -386,7 +386,7 @@ async fn set_locked(session: &mut Session, accounts: &[Account], locked: bool) -
     Ok(())
 }
 
-fn restore_error(error: RestoreError) -> StepError {
+pub(super) fn restore_error(error: RestoreError) -> StepError {
     StepError {
         is_permanent: !error.is_passing() && !matches!(error, RestoreError::Busy | RestoreError::Cancelled),
         message: error.to_string(),

@@ -27,7 +27,11 @@ mod database;
 mod fence;
 mod http;
 mod outside;
+mod page;
 pub mod plan;
+mod preserve;
+mod site;
+mod store;
 mod terraform;
 pub mod values;
 
@@ -41,6 +45,9 @@ pub trait Tell: Send + Sync {
 /// From a configuration, the store of backups, and that of control data.
 pub type MakeRunner = fn(&Config, &Arc<dyn BlobStore>, &Arc<dyn BlobStore>) -> Runner;
 
+/// Opens the container of pages beside that of backups.
+pub type OpenPages = for<'a> fn(&'a Config, &'a str) -> BoxFuture<'a, Result<Arc<dyn BlobStore>, StoreError>>;
+
 /// Carries steps out as the configuration says.
 pub struct Executor {
     pub config: Config,
@@ -50,6 +57,7 @@ pub struct Executor {
     pub tell: Arc<dyn Tell>,
     /// Makes what takes a backup as this configuration says.
     pub runner: MakeRunner,
+    pub pages: OpenPages,
 }
 
 #[async_trait]
@@ -62,7 +70,9 @@ impl Hands for Executor {
             Kind::Accounts(server) => self.accounts(task, server).boxed(),
             Kind::Open(server) => self.open(task, server).boxed(),
             Kind::LastBackup(server) => self.last_backup(task, server).boxed(),
-            Kind::Preserve(server) => self.preserve(task, server).boxed(),
+            Kind::Preserve(preserve) => self.preserve(task, preserve).boxed(),
+            Kind::MaintenancePage(page) => self.maintenance_page(task, page).boxed(),
+            Kind::StoreReady => self.store_ready(task).boxed(),
             Kind::Http(http) => self.http(task, http).boxed(),
             Kind::Command(command) => self.command(task, command).boxed(),
             Kind::Manual { text } => return manual(task, text),
@@ -81,6 +91,7 @@ impl Hands for Executor {
             Kind::Command(command) => self.undo_command(task, command).await,
             Kind::Fence(server) => self.lift(task, server).await,
             Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
+            Kind::MaintenancePage(page) => self.put_page_back(task, page).await,
             _ => Ok("nothing had to be taken back".to_owned()),
         }
     }

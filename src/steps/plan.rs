@@ -117,7 +117,7 @@ fn role(kind: &Kind) -> Role {
         Kind::Fence(server) => Role::Fence(site(server.site)),
         Kind::Unfence(server) => Role::Unfence(site(server.site)),
         Kind::LastBackup(server) => Role::LastBackup(site(server.site)),
-        Kind::Preserve(server) => Role::Preserve(site(server.site)),
+        Kind::Preserve(preserve) => Role::Preserve(site(preserve.server.site)),
         Kind::Traffic(traffic) => Role::Traffic(site(traffic.site)),
         Kind::Command(command) => match command.means {
             Some(Means::Fence(of)) => Role::Fence(site(of)),
@@ -129,6 +129,8 @@ fn role(kind: &Kind) -> Role {
         Kind::Terraform(_)
         | Kind::Accounts(_)
         | Kind::Manifests(_)
+        | Kind::MaintenancePage(_)
+        | Kind::StoreReady
         | Kind::Http(_)
         | Kind::PrimaryReady(_)
         | Kind::Manual { .. } => Role::Work,
@@ -151,6 +153,8 @@ pub fn kind(kind: &Kind) -> &'static str {
         Kind::LastBackup(_) => "last-backup",
         Kind::Preserve(_) => "preserve",
         Kind::Manifests(_) => "manifests",
+        Kind::MaintenancePage(_) => "maintenance-page",
+        Kind::StoreReady => "store-ready",
         Kind::Http(_) => "http",
         Kind::Traffic(_) => "traffic",
         Kind::PrimaryReady(_) => "primary-ready",
@@ -163,7 +167,7 @@ pub fn kind(kind: &Kind) -> &'static str {
 fn takes_back(step: &Written) -> bool {
     match &step.kind {
         Kind::Terraform(terraform) => step.stage > 1 && !terraform.destroys,
-        Kind::Fence(_) => true,
+        Kind::Fence(_) | Kind::MaintenancePage(_) => true,
         Kind::Command(command) => !command.undo.is_empty(),
         Kind::Restore(_)
         | Kind::Verify(_)
@@ -173,6 +177,7 @@ fn takes_back(step: &Written) -> bool {
         | Kind::LastBackup(_)
         | Kind::Preserve(_)
         | Kind::Manifests(_)
+        | Kind::StoreReady
         | Kind::Http(_)
         | Kind::Traffic(_)
         | Kind::PrimaryReady(_)
@@ -180,7 +185,8 @@ fn takes_back(step: &Written) -> bool {
     }
 }
 
-/// Terraform has its state lock, a restore its hold on the target, a backup its lease; what only looks harms nobody.
+/// Terraform has its state lock, a restore its hold on the target, a backup its lease, a page the version that it replaces;
+/// what only looks harms nobody.
 fn guards_itself(kind: &Kind) -> bool {
     match kind {
         Kind::Terraform(_)
@@ -190,6 +196,8 @@ fn guards_itself(kind: &Kind) -> bool {
         | Kind::LastBackup(_)
         | Kind::Preserve(_)
         | Kind::Manifests(_)
+        | Kind::MaintenancePage(_)
+        | Kind::StoreReady
         | Kind::Http(_)
         | Kind::PrimaryReady(_)
         | Kind::Manual { .. } => true,

@@ -20,8 +20,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::names::{check_blocks, check_metadata, check_name, check_tags, check_upload};
-use super::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, StoreError, Upload};
+use super::names::{check_blocks, check_metadata, check_name, check_served, check_tags, check_upload};
+use super::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, Served, StoreError, Upload};
 use crate::clock::Clock;
 
 mod disk;
@@ -152,7 +152,27 @@ impl BlobStore for DirectoryStore {
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError> {
         check_name(&self.describe(), name)?;
         let name = name.to_owned();
-        self.on_disk(move |disk| disk.put(&name, &data, &condition)).await
+        self.on_disk(move |disk| disk.put(&name, &data, None, &condition)).await
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        data: Bytes,
+        served: &Served,
+        condition: Condition,
+    ) -> Result<ETag, StoreError> {
+        check_name(&self.describe(), name)?;
+        check_served(&self.describe(), served)?;
+        let (name, served) = (name.to_owned(), served.clone());
+        self.on_disk(move |disk| disk.put(&name, &data, Some(served), &condition))
+            .await
+    }
+
+    async fn served(&self, name: &str, etag: &ETag) -> Result<Served, StoreError> {
+        check_name(&self.describe(), name)?;
+        let (name, etag) = (name.to_owned(), etag.clone());
+        self.on_disk(move |disk| disk.served(&name, &etag)).await
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, StoreError, Upload};
+use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, Served, StoreError, Upload};
 
 /// The calls of [`BlobStore`], to aim a fault at one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -245,6 +245,23 @@ impl<S: BlobStore> BlobStore for Faulty<S> {
 
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError> {
         self.with(Call::Put, self.inner.put(name, data, condition)).await
+    }
+
+    /// Aimed at as [`Call::Put`].
+    async fn publish(
+        &self,
+        name: &str,
+        data: Bytes,
+        served: &Served,
+        condition: Condition,
+    ) -> Result<ETag, StoreError> {
+        self.with(Call::Put, self.inner.publish(name, data, served, condition))
+            .await
+    }
+
+    /// Aimed at as [`Call::Properties`].
+    async fn served(&self, name: &str, etag: &ETag) -> Result<Served, StoreError> {
+        self.with(Call::Properties, self.inner.served(name, etag)).await
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {

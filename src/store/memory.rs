@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 
-use super::names::{check_blocks, check_metadata, check_name, check_range, check_tags, check_upload};
-use super::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, RUN_ID_KEY, StoreError, Upload};
+use super::names::{check_blocks, check_metadata, check_name, check_range, check_served, check_tags, check_upload};
+use super::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, RUN_ID_KEY, Served, StoreError, Upload};
 use crate::clock::Clock;
 
 /// One container in memory. Share it through an `Arc`; its clock is the store's clock.
@@ -40,6 +40,7 @@ struct Blob {
     data: Bytes,
     properties: Properties,
     tags: BTreeMap<String, String>,
+    served: Served,
 }
 
 impl MemoryStore {
@@ -93,6 +94,7 @@ impl MemoryStore {
             data,
             properties: properties.clone(),
             tags: BTreeMap::new(),
+            served: Served::default(),
         };
         state.blobs.insert(name.to_owned(), blob);
         properties
@@ -183,7 +185,18 @@ impl BlobStore for MemoryStore {
     }
 
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError> {
+        self.publish(name, data, &Served::default(), condition).await
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        data: Bytes,
+        served: &Served,
+        condition: Condition,
+    ) -> Result<ETag, StoreError> {
         check_name(&self.describe(), name)?;
+        check_served(&self.describe(), served)?;
         let mut state = self.state();
         let there = state.blobs.get(name).map(|blob| &blob.properties.etag);
         match (condition, there) {
@@ -191,7 +204,21 @@ impl BlobStore for MemoryStore {
             (Condition::Matches(wanted), there) if there != Some(&wanted) => return Err(self.changed(name)),
             (Condition::Absent | Condition::Matches(_) | Condition::Always, _) => {}
         }
-        Ok(self.write(&mut state, name, data, Metadata::new()).etag)
+        let etag = self.write(&mut state, name, data, Metadata::new()).etag;
+        if let Some(blob) = state.blobs.get_mut(name) {
+            blob.served = served.clone();
+        }
+        Ok(etag)
+    }
+
+    async fn served(&self, name: &str, etag: &ETag) -> Result<Served, StoreError> {
+        check_name(&self.describe(), name)?;
+        let state = self.state();
+        let there = state.blobs.get(name).ok_or_else(|| self.not_found(name))?;
+        if there.properties.etag != *etag {
+            return Err(self.changed(name));
+        }
+        Ok(there.served.clone())
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub mod azure;
 pub mod blob;
@@ -67,6 +68,24 @@ pub enum Condition {
     Matches(ETag),
     /// In any case.
     Always,
+}
+
+/// How a blob is handed to browsers. Values are printable ASCII without a space at either end, not empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// E.g. `text/html; charset=utf-8`.
+    pub content_type: String,
+    /// E.g. `public, max-age=60`; nothing is said where this is none.
+    pub cache_control: Option<String>,
+}
+
+impl Default for Served {
+    fn default() -> Self {
+        Self {
+            content_type: "application/octet-stream".to_owned(),
+            cache_control: None,
+        }
+    }
 }
 
 /// What one store can take in one blob.
@@ -129,6 +148,14 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// `Changed` may mean "written, and replaced since". So writers that compete put a mark of their own (a
     /// random id, or epoch and sequence number) into the bytes, and look for it after a refusal.
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError>;
+
+    /// Like [`put`](Self::put), for a blob that browsers read: `served` goes with that version of it, and with no other.
+    async fn publish(&self, name: &str, data: Bytes, served: &Served, condition: Condition)
+    -> Result<ETag, StoreError>;
+
+    /// How that version of a blob is served; of one that was merely put, [`Served::default`]. [`StoreError::Changed`] if it is
+    /// another version, `NotFound` if gone.
+    async fn served(&self, name: &str, etag: &ETag) -> Result<Served, StoreError>;
 
     /// Deletes that version of the blob. [`StoreError::Changed`] if it is another one, `NotFound` if gone.
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError>;

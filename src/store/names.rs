@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BlockNumber, Limits, Metadata, StoreError, Upload};
+use super::{BlockNumber, Limits, Metadata, Served, StoreError, Upload};
 
 /// Azure's limit for a blob name, in characters; also a bound for paths.
 /// Source: <https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata>
@@ -105,6 +105,24 @@ pub(super) fn check_metadata(store: &str, metadata: &Metadata) -> Result<(), Sto
         ));
     }
     Ok(())
+}
+
+/// Sent as HTTP headers, so the rules of metadata's values hold.
+pub(super) fn check_served(store: &str, served: &Served) -> Result<(), StoreError> {
+    let fits = |value: &str| {
+        !value.is_empty()
+            && value.len() <= 256
+            && value.trim() == value
+            && value.bytes().all(|b| (b' '..=b'~').contains(&b))
+    };
+    if fits(&served.content_type) && served.cache_control.as_deref().is_none_or(fits) {
+        Ok(())
+    } else {
+        Err(invalid(
+            store,
+            "a content type or cache control is empty, longer than 256 bytes, or not printable ASCII".to_owned(),
+        ))
+    }
 }
 
 /// Azure's rules for index tags: 10 at most, names 1–128 and values 0–256 characters of `[A-Za-z0-9 +-./:=_]`.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, StoreError, Upload};
+use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, Served, StoreError, Upload};
 
 /// Resolves the secrets again and opens the store with them.
 #[async_trait]
@@ -146,6 +146,22 @@ impl<O: Opener> BlobStore for Reopening<O> {
         let (data, condition) = (&data, &condition);
         self.with(|store| async move { store.put(name, data.clone(), condition.clone()).await })
             .await
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        data: Bytes,
+        served: &Served,
+        condition: Condition,
+    ) -> Result<ETag, StoreError> {
+        let (data, condition) = (&data, &condition);
+        self.with(|store| async move { store.publish(name, data.clone(), served, condition.clone()).await })
+            .await
+    }
+
+    async fn served(&self, name: &str, etag: &ETag) -> Result<Served, StoreError> {
+        self.with(|store| async move { store.served(name, etag).await }).await
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {

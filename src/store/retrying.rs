@@ -19,7 +19,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, StoreError, Upload};
+use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, Served, StoreError, Upload};
 
 /// How often and how long. Delays double from `first_delay` to `longest_delay`, each drawn evenly from its upper half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +262,33 @@ impl<S: BlobStore> BlobStore for Retrying<S> {
             }
             result => result,
         }
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        data: Bytes,
+        served: &Served,
+        condition: Condition,
+    ) -> Result<ETag, StoreError> {
+        let bytes = data.len() as u64;
+        let publish = || self.inner.publish(name, data.clone(), served, condition.clone());
+        let outcome = self.retry("publish", bytes, publish).await;
+        match outcome.result {
+            Err(refused @ (StoreError::AlreadyExists { .. } | StoreError::Changed { .. }))
+                if outcome.earlier_try_unknown =>
+            {
+                match self.written_by_us(name, &data).await? {
+                    Some(etag) if self.served(name, &etag).await? == *served => Ok(etag),
+                    Some(_) | None => Err(refused),
+                }
+            }
+            result => result,
+        }
+    }
+
+    async fn served(&self, name: &str, etag: &ETag) -> Result<Served, StoreError> {
+        self.retry("served", 0, || self.inner.served(name, etag)).await.result
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {

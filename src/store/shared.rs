@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, StoreError, Upload};
+use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, Served, StoreError, Upload};
 
 #[async_trait]
 impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
@@ -51,6 +51,20 @@ impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
 
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError> {
         (**self).put(name, data, condition).await
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        data: Bytes,
+        served: &Served,
+        condition: Condition,
+    ) -> Result<ETag, StoreError> {
+        (**self).publish(name, data, served, condition).await
+    }
+
+    async fn served(&self, name: &str, etag: &ETag) -> Result<Served, StoreError> {
+        (**self).served(name, etag).await
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use planb::clock::Clock;
-use planb::store::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, StoreError, Upload};
+use planb::store::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, Served, StoreError, Upload};
 use tokio::time::Instant;
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -200,6 +200,14 @@ impl BlobStore for Clocked {
                 self.land(name, data, &condition)
             }
         }
+    }
+
+    async fn publish(&self, _: &str, _: Bytes, _: &Served, _: Condition) -> Result<ETag, StoreError> {
+        unimplemented!("not a store for pages")
+    }
+
+    async fn served(&self, _: &str, _: &ETag) -> Result<Served, StoreError> {
+        unimplemented!("not a store for pages")
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {

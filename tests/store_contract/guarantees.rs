@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use planb::store::{BlobStore, Condition, Metadata, RUN_ID_KEY, StoreError, Upload};
+use planb::store::{BlobStore, Condition, Metadata, RUN_ID_KEY, Served, StoreError, Upload};
 
 pub type Store = Arc<dyn BlobStore>;
 
@@ -221,6 +221,54 @@ pub async fn puts_obey_their_condition(store: Store) {
     assert_ne!(third, second);
     assert_eq!(whole(&store, "c/lease").await, "2");
     assert_eq!(names(&store, "c/").await, ["c/lease"]);
+}
+
+/// What browsers are told goes with the version that it was said of, and with no other.
+pub async fn a_page_is_served_as_was_said(store: Store) {
+    let page = |text: &str, cache: Option<&str>| {
+        let served = Served {
+            content_type: text.to_owned(),
+            cache_control: cache.map(str::to_owned),
+        };
+        (bytes(text), served)
+    };
+    let (html, as_html) = page("text/html; charset=utf-8", Some("public, max-age=60"));
+    let (css, as_css) = page("text/css", None);
+    let first = store
+        .publish("a/index.html", html.clone(), &as_html, Condition::Absent)
+        .await
+        .unwrap();
+    assert_eq!(store.served("a/index.html", &first).await.unwrap(), as_html);
+    assert_eq!(whole(&store, "a/index.html").await, html);
+    let refused = store
+        .publish("a/index.html", css.clone(), &as_css, Condition::Absent)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, StoreError::AlreadyExists { .. }), "{refused}");
+    let second = store
+        .publish("a/index.html", css.clone(), &as_css, Condition::Matches(first.clone()))
+        .await
+        .unwrap();
+    assert_eq!(store.served("a/index.html", &second).await.unwrap(), as_css);
+    assert_eq!(store.properties("a/index.html").await.unwrap().unwrap().etag, second);
+    let refused = store
+        .publish("a/index.html", html, &as_html, Condition::Matches(first.clone()))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, StoreError::Changed { .. }), "{refused}");
+    let refused = store.served("a/index.html", &first).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Changed { .. }), "{refused}");
+    let refused = store.served("a/absent.html", &first).await.unwrap_err();
+    assert!(matches!(refused, StoreError::NotFound { .. }), "{refused}");
+    // Merely put, nothing of what was said of the version before is left, equal bytes or not.
+    let third = store.put("a/index.html", css, Condition::Always).await.unwrap();
+    assert_eq!(store.served("a/index.html", &third).await.unwrap(), Served::default());
+    let (data, bad) = page("text/html\r\nx-evil: 1", None);
+    let refused = store
+        .publish("a/bad.html", data, &bad, Condition::Always)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, StoreError::Invalid { .. }), "{refused}");
 }
 
 /// Each update carries its writer's own mark, and a writer that was refused looks whether its mark is there: an

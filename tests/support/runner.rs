@@ -109,6 +109,18 @@ impl BlobStore for GatedStore {
     async fn put(&self, name: &str, data: bytes::Bytes, condition: Condition) -> Result<ETag, StoreError> {
         self.inner.put(name, data, condition).await
     }
+    async fn publish(
+        &self,
+        name: &str,
+        data: bytes::Bytes,
+        served: &planb::store::Served,
+        condition: Condition,
+    ) -> Result<ETag, StoreError> {
+        self.inner.publish(name, data, served, condition).await
+    }
+    async fn served(&self, name: &str, etag: &ETag) -> Result<planb::store::Served, StoreError> {
+        self.inner.served(name, etag).await
+    }
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {
         self.inner.delete(name, etag).await
     }

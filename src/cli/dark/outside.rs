@@ -257,10 +257,12 @@ fn server_of(kind: &Kind) -> Option<&Named> {
         | Kind::Open(server)
         | Kind::Fence(server)
         | Kind::Unfence(server)
-        | Kind::LastBackup(server)
-        | Kind::Preserve(server) => Some(server),
+        | Kind::LastBackup(server) => Some(server),
+        Kind::Preserve(preserve) => Some(&preserve.server),
         Kind::Terraform(_)
         | Kind::Manifests(_)
+        | Kind::MaintenancePage(_)
+        | Kind::StoreReady
         | Kind::Http(_)
         | Kind::Traffic(_)
         | Kind::PrimaryReady(_)

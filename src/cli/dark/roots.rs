@@ -73,6 +73,13 @@ pub async fn programs(
                 // Never run: it may do what it is for.
                 (path, hash(&command.program))
             }
+            Kind::MaintenancePage(one) => {
+                let there = one.page.exists().then(|| "there".to_owned());
+                (
+                    one.page.display().to_string(),
+                    there.ok_or_else(|| "it is not on this machine".to_owned()),
+                )
+            }
             _ => continue,
         };
         found.push((step.name.clone(), path, now));

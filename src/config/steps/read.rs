@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::kinds::{COMMON, KINDS, OWN_KEYS};
 use super::{
-    At, Command, Failover, Http, Kind, Manifests, Means, PrimaryReady, Server, Site, Step, Terraform, Traffic,
+    At, Command, Failover, Http, Kind, MaintenancePage, Manifests, Means, Preserve, PrimaryReady, Server, Site, Step,
+    Terraform, Traffic,
 };
 use crate::config::collect::{Document, Section};
 use crate::config::sections::absolute_path;
@@ -14,115 +16,6 @@ use crate::secret::SecretRef;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
-
-const COMMON: [&str; 8] = [
-    "name",
-    "stage",
-    "kind",
-    "needs",
-    "timeout",
-    "at",
-    "on_failure",
-    "retries",
-];
-
-/// Kinds, each with the keys it may have beside the common ones, and the time it may take where nothing is said.
-const KINDS: [(&str, &[&str], Duration); 16] = [
-    (
-        "terraform",
-        &[
-            "dir",
-            "action",
-            "variables",
-            "secrets",
-            "backend",
-            "mirror",
-            "program",
-            "environment",
-        ],
-        Duration::from_secs(20 * 60),
-    ),
-    ("restore", &["site", "host"], Duration::from_secs(60 * 60)),
-    ("verify", &["site", "host"], Duration::from_secs(60 * 60)),
-    ("accounts", &["site", "host"], Duration::from_secs(10 * 60)),
-    ("standby-open", &["host"], Duration::from_secs(10 * 60)),
-    ("primary-open", &["host"], Duration::from_secs(10 * 60)),
-    ("fence", &["site", "host"], Duration::from_secs(5 * 60)),
-    ("unfence", &["site", "host"], Duration::from_secs(5 * 60)),
-    ("last-backup", &["site", "host"], Duration::from_secs(60 * 60)),
-    ("preserve", &["site", "host"], Duration::from_secs(60 * 60)),
-    (
-        "manifests",
-        &["dir", "kubeconfig", "variables", "secrets"],
-        Duration::from_secs(15 * 60),
-    ),
-    (
-        "http",
-        &[
-            "url", "method", "body", "expect", "contains", "times", "interval", "tls_ca",
-        ],
-        Duration::from_secs(10 * 60),
-    ),
-    (
-        "traffic",
-        &["site", "distribution", "origin", "domain"],
-        Duration::from_secs(30 * 60),
-    ),
-    (
-        "primary-ready",
-        &["region", "node_groups", "target_groups", "rds_instances"],
-        Duration::from_secs(10 * 60),
-    ),
-    (
-        "command",
-        &[
-            "means",
-            "site",
-            "program",
-            "args",
-            "probe",
-            "undo",
-            "secrets",
-            "environment",
-        ],
-        Duration::from_secs(10 * 60),
-    ),
-    ("manual", &["text"], Duration::from_secs(24 * 60 * 60)),
-];
-
-const OWN_KEYS: [&str; 31] = [
-    "action",
-    "args",
-    "backend",
-    "body",
-    "contains",
-    "dir",
-    "distribution",
-    "domain",
-    "environment",
-    "expect",
-    "host",
-    "interval",
-    "kubeconfig",
-    "means",
-    "method",
-    "mirror",
-    "node_groups",
-    "origin",
-    "probe",
-    "program",
-    "rds_instances",
-    "region",
-    "secrets",
-    "site",
-    "target_groups",
-    "text",
-    "times",
-    "tls_ca",
-    "undo",
-    "url",
-    "variables",
-];
 
 pub(in crate::config) fn failover(document: &mut Document<'_>) -> Failover {
     let mut section = document.section("failover");
@@ -207,7 +100,11 @@ fn kind_of(section: &mut Section<'_, '_>, word: &str, default: Site) -> Option<K
         "fence" => Kind::Fence(server(site)),
         "unfence" => Kind::Unfence(server(site)),
         "last-backup" => Kind::LastBackup(server(site)),
-        "preserve" => Kind::Preserve(server(site)),
+        "preserve" => Kind::Preserve(Preserve {
+            server: server(site),
+            rds_snapshot: section.text("rds_snapshot", plain),
+            region: section.text("region", plain),
+        }),
         "manifests" => {
             let dir = section.text("dir", absolute_path);
             let kubeconfig = section.text("kubeconfig", template);
@@ -226,6 +123,8 @@ fn kind_of(section: &mut Section<'_, '_>, word: &str, default: Site) -> Option<K
                 secrets: secret_pairs(section, "secrets"),
             })
         }
+        "maintenance-page" => Kind::MaintenancePage(maintenance_page(section)),
+        "store-ready" => Kind::StoreReady,
         "http" => Kind::Http(http(section)),
         "traffic" => {
             let distribution = section.text("distribution", plain);
@@ -279,6 +178,44 @@ fn terraform(section: &mut Section<'_, '_>) -> Terraform {
         mirror: section.text("mirror", absolute_path),
         program: section.text("program", absolute_path),
         environment: section.list("environment").unwrap_or_default(),
+    }
+}
+
+fn maintenance_page(section: &mut Section<'_, '_>) -> MaintenancePage {
+    let page = section.text("page", absolute_path);
+    MaintenancePage {
+        page: section.need(
+            "page",
+            page,
+            "a file, or a directory with an index.html, e.g. page = \"/etc/planb/page\"",
+        ),
+        container: section
+            .text("container", |text| match text.strip_prefix('$').unwrap_or(text) {
+                rest if label(rest).is_ok() => Ok(text.to_owned()),
+                _ => Err("must be the name of a container, e.g. \"$web\"".to_owned()),
+            })
+            .unwrap_or_else(|| "$web".to_owned()),
+        contact: section.text("contact", |text| Ok(text.to_owned())),
+        expected: section.duration("expected", 60 * SECOND..=30 * DAY),
+        utc_offset: section.text("utc_offset", utc_offset).unwrap_or(0),
+    }
+}
+
+/// `+09:00`, in seconds.
+fn utc_offset(text: &str) -> Result<i32, String> {
+    let wrong = || "must be hours and minutes east of UTC, e.g. \"+09:00\"".to_owned();
+    let (sign, rest) = match text.split_at_checked(1).ok_or_else(wrong)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return Err(wrong()),
+    };
+    let two = |part: &str| (part.len() == 2).then(|| part.parse::<i32>().ok()).flatten();
+    let parts = rest
+        .split_once(':')
+        .and_then(|(hours, minutes)| two(hours).zip(two(minutes)));
+    match parts {
+        Some((hours @ 0..=14, minutes @ 0..=59)) => Ok(sign * (hours * 3_600 + minutes * 60)),
+        _ => Err(wrong()),
     }
 }
 

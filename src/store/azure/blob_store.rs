@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use azure_core::time::parse_rfc7231;
 use azure_storage_blob::models::{
-    BlobClientDeleteOptions, BlobClientDownloadOptions, BlobClientUploadOptions, BlobContainerClientListBlobsOptions,
-    BlobTags, BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions, BlockLookupList, HttpRange,
+    BlobClientDeleteOptions, BlobClientDownloadOptions, BlobClientGetPropertiesOptions,
+    BlobClientGetPropertiesResultHeaders, BlobClientUploadOptions, BlobContainerClientListBlobsOptions, BlobTags,
+    BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions, BlockLookupList, HttpRange,
     ListBlobsIncludeItem, StorageErrorCode,
 };
 use bytes::Bytes;
@@ -19,8 +20,12 @@ use md5::{Digest, Md5};
 
 use super::errors::Precondition;
 use super::{AzureStore, CALL_BOUND, DATE, Failed, block_id, from_service, to_service, transfer_bound};
-use crate::store::names::{check_blocks, check_metadata, check_name, check_range, check_tags, check_upload};
-use crate::store::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, RUN_ID_KEY, StoreError, Upload};
+use crate::store::names::{
+    check_blocks, check_metadata, check_name, check_range, check_served, check_tags, check_upload,
+};
+use crate::store::{
+    BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, RUN_ID_KEY, Served, StoreError, Upload,
+};
 
 /// The service puts up to 50,000 blocks together before it answers.
 const COMMIT_BOUND: Duration = Duration::from_secs(120);
@@ -213,7 +218,18 @@ impl BlobStore for AzureStore {
     }
 
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError> {
+        self.publish(name, data, &Served::default(), condition).await
+    }
+
+    async fn publish(
+        &self,
+        name: &str,
+        data: Bytes,
+        served: &Served,
+        condition: Condition,
+    ) -> Result<ETag, StoreError> {
         check_name(&self.describe(), name)?;
+        check_served(&self.describe(), served)?;
         let bytes = data.len() as u64;
         let (if_match, if_none_match, on_precondition) = match &condition {
             Condition::Absent => (None, Some("*".into()), Precondition::Taken),
@@ -225,7 +241,8 @@ impl BlobStore for AzureStore {
             if_none_match,
             // One request, so that it is atomic.
             partition_size: NonZero::new(bytes.max(1)),
-            blob_content_type: Some("application/octet-stream".to_owned()),
+            blob_content_type: Some(served.content_type.clone()),
+            blob_cache_control: served.cache_control.clone(),
             ..Default::default()
         };
         let blob = self.blob(name);
@@ -243,6 +260,26 @@ impl BlobStore for AzureStore {
                 }
             })?;
         from_service(answer.etag).ok_or_else(|| self.senseless("ETag"))
+    }
+
+    async fn served(&self, name: &str, etag: &ETag) -> Result<Served, StoreError> {
+        check_name(&self.describe(), name)?;
+        let options = BlobClientGetPropertiesOptions {
+            if_match: Some(to_service(etag)),
+            ..Default::default()
+        };
+        let blob = self.blob(name);
+        let call = blob.get_properties(Some(options));
+        let answer = match self.call(name, CALL_BOUND, Precondition::Changed, call).await {
+            Ok(answer) => answer,
+            Err(failed) => return Err(self.gone_or(name, failed).await),
+        };
+        let read = || -> azure_core::Result<_> { Ok((answer.content_type()?, answer.cache_control()?)) };
+        let (content_type, cache_control) = read().map_err(|_| self.senseless("properties"))?;
+        Ok(Served {
+            content_type: content_type.ok_or_else(|| self.senseless("content type"))?,
+            cache_control: cache_control.filter(|said| !said.is_empty()),
+        })
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {

@@ -91,10 +91,18 @@ impl Subject<'_> {
     fn no_container(&self) -> StoreError {
         StoreError::NoContainer {
             store: self.store.to_owned(),
-            hint: format!(
-                "az storage container create --account-name {} --name {} --auth-mode login",
-                self.account, self.container
-            ),
+            // Made by the service itself, with the static website.
+            hint: match self.container {
+                "$web" => format!(
+                    "az storage blob service-properties update --account-name {} --static-website --index-document index.html \
+                     --404-document index.html --auth-mode login",
+                    self.account
+                ),
+                _ => format!(
+                    "az storage container create --account-name {} --name {} --auth-mode login",
+                    self.account, self.container
+                ),
+            },
         }
     }
 

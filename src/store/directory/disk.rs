@@ -18,7 +18,7 @@ use super::errors::store_error;
 use super::side_file::SideFile;
 use crate::clock::Clock;
 use crate::store::names::check_range;
-use crate::store::{Condition, ETag, Properties, StoreError};
+use crate::store::{Condition, ETag, Properties, Served, StoreError};
 
 pub(super) const STAGING: &str = ".staging";
 pub(super) const META: &str = ".meta";
@@ -246,7 +246,13 @@ impl Disk {
         Ok(Bytes::from(data))
     }
 
-    pub(super) fn put(&self, name: &str, data: &[u8], condition: &Condition) -> Result<ETag, StoreError> {
+    pub(super) fn put(
+        &self,
+        name: &str,
+        data: &[u8],
+        served: Option<Served>,
+        condition: &Condition,
+    ) -> Result<ETag, StoreError> {
         let target = self.path_of(name);
         let mut temp = NamedTempFile::new_in(self.root.join(STAGING)).map_err(|e| self.error("make a file", &e))?;
         temp.write_all(data).map_err(|e| self.error("write a file", &e))?;
@@ -274,7 +280,24 @@ impl Disk {
             }
         }
         self.sync_dir(&self.parent_of(&target))?;
+        if served.is_some() {
+            SideFile {
+                size_bytes: data.len() as u64,
+                served,
+                ..SideFile::default()
+            }
+            .write(self, name)?;
+        }
         Ok(etag(&written))
+    }
+
+    pub(super) fn served(&self, name: &str, wanted: &ETag) -> Result<Served, StoreError> {
+        let _lock = self.lock()?;
+        let found = self.look(name)?.ok_or_else(|| self.not_found(name))?;
+        if etag(&found) != *wanted {
+            return Err(self.changed(name));
+        }
+        Ok(SideFile::read(self, name, found.len())?.served.unwrap_or_default())
     }
 
     /// The one atomic step that makes a new blob visible.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::disk::{Disk, META, STAGING};
-use crate::store::{Metadata, StoreError};
+use crate::store::{Metadata, Served, StoreError};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct SideFile {
@@ -19,6 +19,8 @@ pub(super) struct SideFile {
     pub(super) metadata: Metadata,
     #[serde(default)]
     pub(super) tags: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) served: Option<Served>,
 }
 
 impl SideFile {

@@ -1,0 +1,341 @@
+//! `planb watch`: one of several watchers of the primary; what they find together; and the role of the agent that does the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::sync::watch::Receiver;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{Failure, told};
+use super::{Common, open, present};
+use crate::backup::claim;
+use crate::config::Config;
+use crate::config::watch::{Probe, Watch};
+use crate::store::StoreError;
+use crate::watch::board::Board;
+use crate::watch::probe::{Ask, Spec, asker};
+use crate::watch::quorum::{Ballot, Tally, tally};
+use crate::watch::verdict::{Health, Outcome, Plane, Ruling};
+use crate::watch::watcher::{Herald, Settings, Watcher, once};
+
+/// Between two tries to open the store.
+const OPEN_AGAIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each watcher asks its probes and writes what it sees into the store; most of the configured watchers must agree before the \
+    primary counts as down. One that is cut off, late or silent has no vote, and without a majority the verdict is unknown, which never \
+    starts anything. What follows is [watch] then: \"notify\" tells people, \"auto\" begins a failover.\n\n\
+    The same configuration file serves every watcher: --name says which one this is. The agent watches by itself if [watch] name is set.\n\n\
+    Exit with --once: 0 healthy, 1 not.\n\n\
+    Examples:\n  planb watch --once\n  planb watch --name tokyo"
+)]
+pub struct WatchArgs {
+    /// Ask every probe once, show it with what the other watchers see, and end
+    #[arg(long)]
+    once: bool,
+    /// Which of [watch] watchers this is; default: [watch] name
+    #[arg(long, value_name = "NAME", env = "PLANB_WATCHER")]
+    name: Option<String>,
+}
+
+pub async fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
+    let config = open::config(common)?;
+    let watch = configured(&config)?;
+    let name = args.name.clone().or_else(|| watch.name.clone());
+    if let Some(name) = name.as_ref().filter(|name| watch.watcher(name).is_none()) {
+        let names: Vec<&str> = watch.watchers.iter().map(|watcher| watcher.name.as_str()).collect();
+        return Err(Failure::Usage(format!(
+            "{name} is none of [watch] watchers ({}): only those are counted",
+            names.join(", ")
+        )));
+    }
+    if args.once {
+        return look(common, &config, watch, name.as_deref()).await;
+    }
+    let Some(name) = name else {
+        return Err(Failure::Usage(
+            "which watcher is this? Say --name NAME, or set [watch] name".to_owned(),
+        ));
+    };
+    let cancel = CancellationToken::new();
+    let mut watching = std::pin::pin!(keep_watching(common, &config, watch, &name, &cancel));
+    tokio::select! {
+        () = &mut watching => {}
+        () = super::backup::interrupted() => {
+            cancel.cancel();
+            watching.await;
+        }
+    }
+    Ok(())
+}
+
+fn configured(config: &Config) -> Result<&Watch, Failure> {
+    config.watch.as_ref().ok_or_else(|| {
+        Failure::Usage(
+            "the configuration has no [watch]: name the watchers and their probes there; config/watch.toml is an example"
+                .to_owned(),
+        )
+    })
+}
+
+/// The agent's role: watches as long as its configuration says who it is, and begins anew when that changes.
+pub async fn role(common: Common, mut configs: Receiver<Arc<Config>>, cancel: CancellationToken) {
+    while !cancel.is_cancelled() {
+        let config = Arc::clone(&configs.borrow_and_update());
+        let stop = cancel.child_token();
+        let watching = async {
+            match config
+                .watch
+                .as_ref()
+                .and_then(|watch| Some((watch, watch.name.as_ref()?)))
+            {
+                Some((watch, name)) => keep_watching(&common, &config, watch, name, &stop).await,
+                None => stop.cancelled().await,
+            }
+        };
+        let mut watching = std::pin::pin!(watching);
+        tokio::select! {
+            () = &mut watching => {}
+            changed = other(&mut configs, &config) => {
+                stop.cancel();
+                watching.await;
+                if !changed {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for another configuration. False: there will be none.
+async fn other(configs: &mut Receiver<Arc<Config>>, than: &Arc<Config>) -> bool {
+    loop {
+        if configs.changed().await.is_err() {
+            return false;
+        }
+        if *configs.borrow_and_update() != *than {
+            return true;
+        }
+    }
+}
+
+async fn keep_watching(_common: &Common, config: &Config, watch: &Watch, name: &str, cancel: &CancellationToken) {
+    let stores = loop {
+        match open::stores_for_a_person(config).await {
+            Ok(stores) => break stores,
+            Err(error) => tracing::warn!(
+                error = told(&error),
+                "the store cannot be opened, so this watcher has no vote; trying again"
+            ),
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(OPEN_AGAIN) => {}
+        }
+    };
+    let watcher = Watcher {
+        settings: Settings {
+            name: name.to_owned(),
+            run: format!("{:016x}", rand::random::<u64>()),
+            configured: names(watch),
+            every: watch.every,
+            stale_after: watch.stale_after,
+            cool_down: watch.cool_down,
+            seed: rand::random(),
+        },
+        probes: askers(&watch.probes_of(name), config),
+        board: Board::new(Arc::clone(&stores.control), &claim::key(&config.store.prefix)),
+        herald: Arc::new(Log),
+        deputy: None,
+    };
+    tracing::info!(
+        watcher = name,
+        probes = watcher.probes.len(),
+        watchers = watch.watchers.len(),
+        "watching the primary"
+    );
+    watcher.run(cancel.clone()).await;
+}
+
+fn names(watch: &Watch) -> Vec<String> {
+    watch.watchers.iter().map(|watcher| watcher.name.clone()).collect()
+}
+
+fn askers(probes: &[Probe], config: &Config) -> Vec<(Spec, Arc<dyn Ask>)> {
+    probes
+        .iter()
+        .map(|probe| (Spec::of(probe), asker(probe, config)))
+        .collect()
+}
+
+/// What the log says of verdicts.
+struct Log;
+
+impl Herald for Log {
+    fn ruled(&self, ruling: &Ruling) {
+        let saw = ruling.evidence.join(" | ");
+        match ruling.verdict {
+            Health::Unhealthy => tracing::error!(number = ruling.number, saw, "THE PRIMARY IS DOWN, most watchers say"),
+            Health::Healthy | Health::Unknown => {
+                tracing::info!(
+                    number = ruling.number,
+                    saw,
+                    "the primary is healthy again, most watchers say"
+                );
+            }
+        }
+    }
+}
+
+/// `--once`
+async fn look(common: &Common, config: &Config, watch: &Watch, name: Option<&str>) -> Result<(), Failure> {
+    let probes = match name {
+        Some(name) => watch.probes_of(name),
+        None => watch.probes.clone(),
+    };
+    let mut asking = JoinSet::new();
+    for (number, (spec, ask)) in askers(&probes, config).into_iter().enumerate() {
+        asking.spawn(async move {
+            let outcome = once(&spec, ask.as_ref()).await;
+            (number, spec, outcome)
+        });
+    }
+    let others = others(config, watch);
+    let mut answers = Vec::new();
+    while let Some(answer) = asking.join_next().await {
+        answers.extend(answer);
+    }
+    answers.sort_by_key(|(number, ..)| *number);
+    let others = others.await;
+    let is_data = |(_, spec, _): &&(usize, Spec, Outcome)| spec.plane == Plane::Data;
+    let is_good = |(_, _, outcome): &(usize, Spec, Outcome)| matches!(outcome, Outcome::Good(_));
+    let is_healthy = answers.iter().filter(is_data).all(is_good);
+    if common.json {
+        let probes: Vec<Value> = answers
+            .iter()
+            .map(|(_, spec, outcome)| {
+                json!({
+                    "probe": spec.name, "kind": spec.kind, "plane": spec.plane, "answer": word(outcome), "said": outcome.text(),
+                })
+            })
+            .collect();
+        let others = others
+            .as_ref()
+            .map_or_else(|error| json!({"error": told(error)}), Together::json);
+        println!(
+            "{}",
+            json!({"v": 1, "watcher": name, "healthy": is_healthy, "probes": probes, "together": others})
+        );
+    } else {
+        for (_, spec, outcome) in &answers {
+            let plane = if spec.plane == Plane::Control {
+                " (control plane)"
+            } else {
+                ""
+            };
+            println!("{:<12} {:<10} {}{plane}", spec.name, word(outcome), outcome.text());
+        }
+        match &others {
+            Ok(others) => others.lines().iter().for_each(|line| println!("{line}")),
+            Err(error) => println!(
+                "watch     what the watchers see together cannot be read: {}",
+                told(error)
+            ),
+        }
+    }
+    let message = "not everything on the data plane answers as it should, seen from here".to_owned();
+    match (is_healthy, common.json) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Failure::Printed { exit: 1, message }),
+        (false, false) => Err(Failure::Failed(message)),
+    }
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Good(_) => "good",
+        Outcome::Bad(_) => "BAD",
+        Outcome::Mute(_) => "cannot ask",
+    }
+}
+
+/// What all watchers found, as it stands in the store.
+pub struct Together {
+    tally: Tally,
+    ruling: Option<Ruling>,
+    now: jiff::Timestamp,
+}
+
+async fn others(config: &Config, watch: &Watch) -> Result<Together, StoreError> {
+    let stores = open::stores_for_a_person(config).await?;
+    together(config, watch, &stores).await
+}
+
+/// # Errors
+/// The store's.
+pub async fn together(config: &Config, watch: &Watch, stores: &open::Stores) -> Result<Together, StoreError> {
+    let board = Board::new(Arc::clone(&stores.control), &claim::key(&config.store.prefix));
+    let names = names(watch);
+    let found = board.read(&names).await?;
+    let (ruling, _) = board.ruling().await?;
+    let now = board.now().await?;
+    let of = |name: &str| found.get(name).cloned().unwrap_or(Ok(None));
+    Ok(Together {
+        tally: tally(&names, of, now, watch.stale_after),
+        ruling,
+        now,
+    })
+}
+
+impl Together {
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("watch     {}", self.tally.summary())];
+        if let Some(ruling) = &self.ruling {
+            lines.push(format!(
+                "          called {} {} ago, by {}",
+                ruling.verdict,
+                present::duration(ruling.lasted(self.now)),
+                ruling.by
+            ));
+        }
+        if self.tally.control == Some(Health::Unhealthy) {
+            lines.push("          the control plane does not answer; that alone does not count".to_owned());
+        }
+        lines.extend(
+            self.tally
+                .lines(self.now)
+                .into_iter()
+                .map(|line| format!("          {line}")),
+        );
+        lines
+    }
+
+    pub fn json(&self) -> Value {
+        let watchers: Vec<Value> = self
+            .tally
+            .ballots
+            .iter()
+            .map(|(name, ballot)| {
+                let (vote, probes) = match ballot {
+                    Ballot::Vote {
+                        health, observation, ..
+                    } => (Some(*health), json!(observation.probes)),
+                    _ => (None, json!([])),
+                };
+                json!({"name": name, "vote": vote, "probes": probes, "told": ballot.told(self.now)})
+            })
+            .collect();
+        json!({
+            "verdict": self.tally.verdict,
+            "control_plane": self.tally.control,
+            "called": self.ruling.as_ref().map(|ruling| json!({
+                "verdict": ruling.verdict, "since": present::rfc3339(ruling.since), "by": ruling.by, "evidence": ruling.evidence,
+            })),
+            "watchers": watchers,
+        })
+    }
+}
