@@ -10,6 +10,7 @@ use crate::format::index::Way;
 use crate::mysql::dialect::Dialect;
 
 pub mod check;
+pub mod dark;
 pub mod standby;
 
 /// How bad a finding is.

@@ -1192,3 +1192,50 @@ fn of_the_azure_roles_only_the_pruner_deletes_and_only_the_reader_cannot_write()
     }
     assert_eq!(roles.as_array().unwrap().len(), 3);
 }
+
+#[test]
+fn what_is_prepared_and_looked_at_is_read_with_its_mistakes() {
+    let base = "[service]\nname = \"a\"\n[source]\nhost = \"h\"\nuser = \"u\"\npassword = \"env:P\"\n[store]\nurl = \"file:///s\"\n";
+    let plain = Config::parse(base).unwrap();
+    assert!(plain.doctor.dark_schedule.is_none(), "there is no plan to look at");
+    assert!(plain.quota.is_none() && plain.prepare.registry.is_none());
+    let recovery = Config::load(&example("recovery.toml")).unwrap();
+    assert_eq!(recovery.doctor.dark_schedule.as_deref(), Some("30 4 * * *"));
+    assert_eq!(recovery.quota.unwrap().compute[0], ("cores".to_owned(), 12));
+    assert_eq!(recovery.prepare.source_logins[0].1, "AWS");
+    for (text, key) in [
+        ("[prepare]\nregistry = \"https://x\"\n", "prepare.registry"),
+        ("[prepare]\nsources = [\"a=b\"]\n", "prepare.sources"),
+        ("[prepare]\nregistry = \"x\"\nsources = [\"a\"]\n", "prepare.sources"),
+        (
+            "[prepare]\nregistry = \"x\"\nsource_logins = [\"x=u:hunter2\"]\n",
+            "prepare.source_logins",
+        ),
+        (
+            "[prepare]\nregistry = \"x\"\nregistry_user = \"u\"\n",
+            "prepare.registry_user",
+        ),
+        (
+            "[prepare]\nregistry = \"x\"\nregistry_login = \"password\"\nregistry_user = \"u\"\n",
+            "prepare.registry_password",
+        ),
+        ("[prepare]\nplatforms = [\"linux\"]\n", "prepare.platforms"),
+        ("[quota]\nlocation = \"x\"\n", "quota.subscription"),
+        (
+            "[quota]\nsubscription = \"s\"\nlocation = \"x\"\ncompute = [\"cores\"]\n",
+            "quota.compute",
+        ),
+        (
+            "[quota]\nsubscription = \"s\"\nlocation = \"x\"\nendpoint = \"http://x.example\"\n",
+            "quota.endpoint",
+        ),
+        ("[doctor]\ndark_schedule = \"daily\"\n", "doctor.dark_schedule"),
+        ("[doctor]\ndark_allow = [\"*.x\"]\n", "doctor.dark_allow"),
+        ("[doctor]\ndark = true\n", "doctor.dark"),
+    ] {
+        let error = Config::parse(&format!("{base}{text}")).expect_err(key);
+        let keys: Vec<&str> = error.problems().iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, [key], "{error}");
+        assert!(!error.to_string().contains("hunter2"));
+    }
+}

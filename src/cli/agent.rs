@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::drill::schedule;
 use super::failure::{Failure, told};
 use super::prune::{drilling, holds};
-use super::{Common, fences, open, proof, target, tell};
+use super::{Common, dark, fences, open, proof, target, tell};
 use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify as service_manager, signals, state};
 use crate::backup::entry::{BackupId, newest_good};
@@ -25,6 +25,7 @@ use crate::backup::shelf;
 use crate::backup::verify::{self, Verdict};
 use crate::config::Config;
 use crate::config::drill::Keeper;
+use crate::config::steps::At;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
@@ -73,6 +74,11 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     // They only look and show: whatever becomes of them, backups go on, and they end with the agent.
     let mut beside = JoinSet::new();
     beside::start(&mut beside, &configured, &board);
+    beside.spawn(dark::by_schedule(
+        common.config.clone(),
+        At::Operator,
+        CancellationToken::new(),
+    ));
     // What it may have begun comes to rest first.
     let cancel = CancellationToken::new();
     let mut watching = JoinSet::new();

@@ -1,6 +1,7 @@
 //! `planb doctor`: everything that must hold before a disaster, each finding with what to do about it.
 
 use bytes::Bytes;
+use clap::Args;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -19,10 +20,28 @@ use crate::secret::resolver::Resolver;
 use crate::source::login::Finder;
 use crate::store::{BlobStore, Condition, StoreError, Upload};
 
-pub async fn run(common: &Common) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// What would fail tonight with AWS, the provider registry and every public image registry out of reach: each Terraform directory is
+    /// initialised and planned behind a proxy that refuses them, each secret resolved without AWS
+    #[arg(long)]
+    dark: bool,
+    #[command(flatten)]
+    place: super::prepare::PlaceArgs,
+}
+
+pub async fn run(common: &Common, args: &DoctorArgs) -> Result<(), Failure> {
+    if args.dark {
+        return super::dark::run(common, args.place.place()).await;
+    }
     let config = open::config(common)?;
     let findings = findings(&config).await;
-    report(common, &findings);
+    print(common, &findings)
+}
+
+/// Prints what was found; an error where one of it is.
+pub fn print(common: &Common, findings: &[Finding]) -> Result<(), Failure> {
+    report(common, findings);
     let errors = findings
         .iter()
         .filter(|finding| finding.severity == Severity::Error)
@@ -70,18 +89,23 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
 
 fn report(common: &Common, findings: &[Finding]) {
     if common.json {
-        let list: Vec<Value> = findings
-            .iter()
-            .map(|f| json!({"severity": f.severity.as_str(), "about": f.about, "what": f.what, "remedy": f.remedy}))
-            .collect();
+        let list: Vec<Value> = findings.iter().map(finding_json).collect();
         println!("{}", json!({"v": 1, "findings": list}));
         return;
     }
-    for finding in findings {
-        println!("{:<8} {}: {}", finding.severity.as_str(), finding.about, finding.what);
-        if !finding.remedy.is_empty() {
-            println!("         -> {}", finding.remedy);
-        }
+    findings.iter().for_each(print_finding);
+}
+
+pub fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "severity": finding.severity.as_str(), "about": finding.about, "what": finding.what, "remedy": finding.remedy,
+    })
+}
+
+pub fn print_finding(finding: &Finding) {
+    println!("{:<8} {}: {}", finding.severity.as_str(), finding.about, finding.what);
+    if !finding.remedy.is_empty() {
+        println!("         -> {}", finding.remedy);
     }
 }
 

@@ -15,6 +15,7 @@ mod backups;
 mod check;
 mod config_check;
 mod cost;
+mod dark;
 mod doctor;
 mod drill;
 mod failback;
@@ -26,10 +27,12 @@ mod history;
 mod notify;
 mod open;
 mod operation;
+mod prepare;
 mod present;
 mod proof;
 mod prune;
 mod restore;
+mod runbook;
 mod runner;
 mod screen;
 mod standby;
@@ -94,13 +97,23 @@ enum Command {
     )]
     Check(check::CheckArgs),
     /// Check everything that must hold before a disaster
-    Doctor,
+    Doctor(doctor::DoctorArgs),
+    /// Fetch beforehand what a recovery needs: providers, images, the versions of programs
+    #[command(
+        after_help = "For every Terraform step: modules are looked at (one that comes from elsewhere is refused), providers go into the \
+                      step's mirror for each platform, their hashes into the lock file. Images that the manifests name are copied by digest \
+                      into [prepare] registry. Can be repeated at any time; what is there is not fetched again. Afterwards it says what \
+                      would fail tonight, as `planb doctor --dark` does."
+    )]
+    Prepare(prepare::PrepareArgs),
     /// Bring the service up in the other cloud, stage by stage
     Failover(failover::FailoverArgs),
     /// Take the service home again
     Failback(failback::FailbackArgs),
     /// Carry out, inside the second cloud's network, what an operator started
     Runner,
+    /// Print the runbook of the configured plan, ready for paper
+    Runbook(runbook::RunbookArgs),
     /// Watch the primary, as one of several watchers in different places
     Watch(watch::WatchArgs),
     /// Who did what, when, how long, with what result
@@ -180,6 +193,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
                 .map_err(|error| Failure::failed(format!("cannot write the manual page: {error}")));
         }
         Command::Config(ConfigCommand::Check) => return config_check::run(&common),
+        Command::Runbook(args) => return runbook::run(&common, &args),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -196,7 +210,8 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Prune(args) => prune::run(&common, &args).await,
             Command::Status(args) => status::run(&common, &args).await,
             Command::Check(args) => check::run(&common, &args).await,
-            Command::Doctor => doctor::run(&common).await,
+            Command::Doctor(args) => doctor::run(&common, &args).await,
+            Command::Prepare(args) => prepare::run(&common, &args).await,
             Command::Failover(args) => failover::run(&common, &args).await,
             Command::Failback(args) => failback::run(&common, &args).await,
             Command::Runner => runner::run(&common).await,
@@ -205,7 +220,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Notify(args) => notify::run(&common, &args).await,
             Command::Drill(args) => drill::run(&common, &args).await,
             Command::Cost(args) => cost::run(&common, &args).await,
-            Command::Completions { .. } | Command::Man | Command::Config(_) => Ok(()),
+            Command::Completions { .. } | Command::Man | Command::Config(_) | Command::Runbook(_) => Ok(()),
         }
     });
     // Compression threads end with their queue; nothing else may hold the process.

@@ -9,9 +9,10 @@ use super::drill::schedule;
 use super::failure::Failure;
 use super::operation::Desk;
 use super::screen::Screen;
-use super::{Common, open};
+use super::{Common, dark, open};
 use crate::backup::lease;
 use crate::config::drill::Keeper;
+use crate::config::steps::At;
 use crate::recovery::engine::Rest;
 use crate::recovery::event::By;
 use crate::recovery::journal::Position;
@@ -21,6 +22,18 @@ use crate::recovery::plan::Place;
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
+    let ended = CancellationToken::new();
+    let serving = async {
+        let served = serve(common).await;
+        ended.cancel();
+        served
+    };
+    // Beside the operations: that it looked is how others know that it is there.
+    let looking = dark::by_schedule(common.config.clone(), At::Runner, ended.clone());
+    tokio::join!(serving, looking).0
+}
+
+async fn serve(common: &Common) -> Result<(), Failure> {
     let config = open::config(common)?;
     let by = By {
         who: "runner".to_owned(),

@@ -7,12 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{Common, follow, notify, open, present, watch};
+use super::{Common, dark, follow, notify, open, present, watch};
 use crate::agent::schedule::Cron;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::proof::overdue;
 use crate::backup::rpo::{Newest, Rpo, RunTimes, worst_case};
+use crate::config::steps::At;
 use crate::config::{Config, Schedule};
+use crate::prepare::record::Looked;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -51,6 +53,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
         .filter(|entry| entry.proven_at.is_some())
         .max_by_key(|entry| entry.consistent_at);
     let unusable: Vec<(&str, &str)> = entries.iter().filter_map(unusable).collect();
+    let looked = dark_looks(&config, &stores).await;
     let overdue = overdue(&entries, config.verify.proof_max_age, now);
     let untold = notify::untold(&config, &stores).await;
     if common.json {
@@ -78,6 +81,10 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
                 "undelivered": notify::untold_json(&untold),
                 "good_backups": good.count(),
                 "stored_bytes": stored,
+                "dark": looked.iter().map(|one| json!({
+                    "place": one.place, "host": one.host, "at": present::rfc3339(one.at), "errors": one.errors,
+                    "warnings": one.warnings, "worst": one.worst, "age_seconds": now.duration_since(one.at).as_secs(),
+                })).collect::<Vec<_>>(),
                 "store_now": present::rfc3339(now),
             })
         );
@@ -143,6 +150,18 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
             untold.len() - MOST_SHOWN
         );
     }
+    for one in &looked {
+        let found = match one.worst.first() {
+            None => "nothing would fail tonight".to_owned(),
+            Some(first) => format!("{} WOULD FAIL TONIGHT, first {first}", one.errors),
+        };
+        println!(
+            "dark      {found} (the {} on {}, {})",
+            one.place,
+            one.host,
+            present::age(one.at, now)
+        );
+    }
     println!("backups   {} good, {} in all", good.count(), present::bytes(stored));
     Ok(())
 }
@@ -156,6 +175,21 @@ pub fn rpo_of(config: &Config, entries: &[Entry], now: Timestamp) -> Rpo {
         .as_ref()
         .and_then(|good| next_commit(config, good.data_from, slow_run, now));
     newest.assess(config.targets.rpo, next, now)
+}
+
+/// What was found in the dark, by each place that looked; a record that cannot be read is none.
+async fn dark_looks(config: &Config, stores: &open::Stores) -> Vec<Looked> {
+    let mut found = Vec::new();
+    if config.failover_steps.is_empty() {
+        return found;
+    }
+    for place in [At::Operator, At::Runner] {
+        match dark::looked(config, stores, place).await {
+            Ok(looked) => found.extend(looked),
+            Err(why) => tracing::warn!(why, "what was found in the dark cannot be read"),
+        }
+    }
+    found
 }
 
 const NEVER_PROVEN: &str = "none: no backup was restored and checked yet";

@@ -17,6 +17,7 @@ pub mod cost;
 pub mod drill;
 pub mod notify;
 pub mod parse;
+mod prepare;
 mod sections;
 mod serve;
 pub mod server;
@@ -55,6 +56,10 @@ pub struct Config {
     pub failover: steps::Failover,
     pub failover_steps: Vec<steps::Step>,
     pub failback_steps: Vec<steps::Step>,
+    pub prepare: Prepare,
+    /// What a recovery needs of the second cloud's quota. None: nobody asks for it.
+    pub quota: Option<Quota>,
+    pub doctor: Doctor,
     /// Who watches the primary, and how. None: nobody does.
     pub watch: Option<watch::Watch>,
 }
@@ -298,4 +303,56 @@ pub enum Removal {
     Delete,
     /// The agent holds no delete right: it tags what may expire, a storage lifecycle rule removes it.
     Tag,
+}
+
+/// What is fetched beforehand, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepare {
+    /// The second cloud's container registry, `HOST` or `HOST:PORT`; the manifests name images there. None: none are copied.
+    pub registry: Option<String>,
+    pub registry_login: RegistryLogin,
+    /// Repository in the registry, and the image (without tag) that it is copied from.
+    pub sources: Vec<(String, String)>,
+    /// Registries that images come from, as whom to go there, and where the password is.
+    pub source_logins: Vec<(String, String, SecretRef)>,
+    /// Of the cluster that runs now: are its images those of the manifests?
+    pub production_kubeconfig: Option<PathBuf>,
+    /// `OS_ARCHITECTURE` of the machines that run Terraform. Default: this one's.
+    pub platforms: Vec<String>,
+    /// What was prepared longer ago is told as old. Default 7 days.
+    pub max_age: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryLogin {
+    Anonymous,
+    /// Azure's registries: the identity that reaches the store.
+    Azure,
+    Password {
+        user: String,
+        password: SecretRef,
+    },
+}
+
+/// What a recovery takes of the second cloud, asked of Azure Resource Manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    pub subscription: String,
+    pub location: String,
+    /// Name of a compute quota, e.g. `standardBSFamily`, and how much of it a recovery takes.
+    pub compute: Vec<(String, u64)>,
+    /// Any of these will do for the database.
+    pub database_skus: Vec<String>,
+    pub endpoint: Url,
+}
+
+/// What `planb doctor --dark` looks at, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doctor {
+    /// When agent and runner look by themselves, UTC. None: never. Default: each day, where there is a plan.
+    pub dark_schedule: Option<String>,
+    /// Certificates that end sooner are told. Default 30 days.
+    pub certificates_valid_for: Duration,
+    /// Hosts (`name` or `.suffix`) that a plan may ask beside Azure's, e.g. a private endpoint.
+    pub dark_allow: Vec<String>,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, accounts, cost, drill, notify, sections, serve, standby, steps, store, verify, watch};
+use super::{Config, accounts, cost, drill, notify, prepare, sections, serve, standby, steps, store, verify, watch};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -96,6 +96,9 @@ impl Config {
             cost: cost::cost(&mut document),
             notify: notify::notify(&mut document),
             drill: drill::drill(&mut document),
+            doctor: prepare::doctor(&mut document, !failover_steps.is_empty()),
+            prepare: prepare::prepare(&mut document),
+            quota: prepare::quota(&mut document),
             failover,
             failover_steps,
             failback_steps: steps::steps(&mut document, "failback_steps", steps::Site::Primary),

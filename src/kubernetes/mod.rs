@@ -139,6 +139,32 @@ impl Cluster {
         Ok(all)
     }
 
+    /// What every container of every pod runs, as the cluster resolved it: `REPOSITORY@DIGEST`.
+    ///
+    /// # Errors
+    /// As [`Cluster::apply`].
+    pub async fn running_images(&self) -> Result<Vec<String>, Error> {
+        let pods = self
+            .trying("the pods of all namespaces", Telling::Answer, async || {
+                let pod = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Pod"));
+                let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &pod);
+                Ok(api.list(&ListParams::default()).await?)
+            })
+            .await?;
+        let mut found = Vec::new();
+        for pod in pods {
+            for of in ["containerStatuses", "initContainerStatuses"] {
+                let statuses = pod.data["status"][of].as_array().into_iter().flatten();
+                let ids = statuses.filter_map(|status| status["imageID"].as_str());
+                // `docker-pullable://` is what Docker put before it.
+                found.extend(ids.map(|id| id.rsplit_once("://").map_or(id, |(_, rest)| rest).to_owned()));
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
     /// Applies a Secret of type Opaque. Its values stand in no message.
     ///
     /// # Errors
@@ -416,7 +442,11 @@ fn group_version_kind(api_version: &str, kind: &str) -> GroupVersionKind {
 }
 
 /// Every object of a directory's files, in the order of applying.
-fn read_dir(dir: &Path, variables: &BTreeMap<String, String>) -> Result<Vec<Manifest>, Error> {
+/// Every object of a directory, filled in, in the order in which a cluster takes it; nothing is asked of one.
+///
+/// # Errors
+/// [`Error::Manifest`], [`Error::MissingVariables`].
+pub fn read_dir(dir: &Path, variables: &BTreeMap<String, String>) -> Result<Vec<Manifest>, Error> {
     let unreadable = |file: &Path, error: &std::io::Error| Error::Manifest {
         file: file.to_owned(),
         detail: error.to_string(),

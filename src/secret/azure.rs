@@ -74,6 +74,19 @@ impl KeyVault {
         }
     }
 
+    /// A token for `scope`, e.g. `https://management.azure.com/.default`.
+    pub(super) async fn token(&self, scope: &str, login: &Login) -> Result<Secret, SecretError> {
+        let credential = self.credential(login).map_err(|error| sort(scope, &error))?;
+        match tokio::time::timeout(PATIENCE, credential.get_token(&[scope], None)).await {
+            Ok(Ok(token)) => Ok(Secret::new(token.token.secret())),
+            Ok(Err(error)) => Err(sort(scope, &error)),
+            Err(_) => Err(SecretError::Unavailable {
+                reference: scope.to_owned(),
+                detail: format!("no answer from Azure within {} s", PATIENCE.as_secs()),
+            }),
+        }
+    }
+
     async fn ask(
         &self,
         vault: &str,

@@ -77,6 +77,14 @@ impl SecretRef {
         })
     }
 
+    /// The ways that are left when AWS is gone; none of them where there is no other.
+    #[must_use]
+    pub fn without_aws(&self) -> Option<Self> {
+        let elsewhere = |reference: &&Reference| !matches!(reference, Reference::AwsSecret { .. });
+        let left: Vec<Reference> = self.0.iter().filter(elsewhere).cloned().collect();
+        (!left.is_empty()).then_some(Self(left))
+    }
+
     /// Whether every way to this secret leads through a key vault.
     pub fn needs_key_vault(&self) -> bool {
         self.0.iter().all(|reference| match reference {

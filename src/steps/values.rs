@@ -1,8 +1,11 @@
 //! `${STEP.OUTPUT}` in a configured text becomes what that step gave.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::recovery::engine::{StepError, Task};
+use crate::recovery::state::Given;
 use crate::secret::Secret;
 
 /// A text with its outputs put in.
@@ -38,6 +41,30 @@ pub fn references(text: &str) -> Vec<(&str, &str)> {
         .skip(1)
         .filter_map(|rest| rest.split_once('}')?.0.split_once('.'))
         .collect()
+}
+
+/// `text` with the outputs that earlier stages left, or the references that nobody knows yet.
+pub fn known(text: &str, outputs: &BTreeMap<String, Given>) -> Result<String, Vec<String>> {
+    let mut out = String::new();
+    let mut unknown = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        out.push_str(before);
+        let (reference, after) = after.split_once('}').unwrap_or((after, ""));
+        let value = reference
+            .split_once('.')
+            .and_then(|(step, output)| outputs.get(step)?.values.get(output));
+        match value {
+            Some(value) => out.push_str(&shown(value)),
+            None => unknown.push(format!("${{{reference}}}")),
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    match unknown.is_empty() {
+        true => Ok(out),
+        false => Err(unknown),
+    }
 }
 
 /// Puts outputs in. `sensitive`: those of the steps that this text names, read anew, since no journal holds them.
@@ -97,5 +124,32 @@ fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_stage_gave_yet_is_named() {
+        let given = Given {
+            stage: 1,
+            values: BTreeMap::from([
+                ("subnet".to_owned(), Value::from("db")),
+                ("n".to_owned(), Value::from(2)),
+            ]),
+        };
+        let outputs = BTreeMap::from([("always-on".to_owned(), given)]);
+        assert_eq!(
+            known("a=${always-on.subnet}${always-on.n}", &outputs),
+            Ok("a=db2".to_owned())
+        );
+        assert_eq!(known("plain", &outputs), Ok("plain".to_owned()));
+        let unknown = known("${database.host} ${always-on.none}", &outputs);
+        assert_eq!(
+            unknown,
+            Err(vec!["${database.host}".to_owned(), "${always-on.none}".to_owned()])
+        );
     }
 }

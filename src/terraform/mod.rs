@@ -18,11 +18,13 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
+mod beforehand;
 mod error;
 mod events;
 mod process;
 mod workplace;
 
+pub use beforehand::{Module, hash_of, packages};
 pub use error::Error;
 pub use events::{Action, Change, Changes, Diagnostic, Lock, Phase, Progress};
 
@@ -59,6 +61,8 @@ pub struct Terraform {
     pub backend: BTreeMap<String, String>,
     /// What `terraform providers mirror` made. With one, no registry is asked.
     pub mirror: Option<PathBuf>,
+    /// Address of a proxy that everything it asks for goes through; see [`Terraform::in_the_dark`].
+    pub dark: Option<String>,
     /// Types and addresses that no plan may destroy or replace; see [`events::protected`].
     pub protected: Vec<String>,
     /// How long somebody else's lock on the state is waited for.
@@ -123,6 +127,7 @@ impl Terraform {
             workspace: None,
             backend: BTreeMap::new(),
             mirror: None,
+            dark: None,
             protected: Vec::new(),
             lock_timeout: Duration::from_secs(30),
             patience: Duration::from_mins(10),
@@ -283,7 +288,12 @@ impl Terraform {
         let mut args = vec![
             "-json".to_owned(),
             "-detailed-exitcode".to_owned(),
-            self.lock_timeout(),
+            // Who only looks must hold nobody up, nor leave a lock behind when it is killed.
+            if self.dark.is_some() {
+                "-lock=false".to_owned()
+            } else {
+                self.lock_timeout()
+            },
             format!("-var-file={}", place.variables().display()),
             format!("-out={}", place.plan().display()),
         ];
@@ -324,8 +334,9 @@ impl Terraform {
             });
         }
         let mut program = self.command(place)?;
-        program.args([command, "-no-color"]);
-        if command != "output" {
+        // `providers mirror` is two words.
+        program.args(command.split(' ')).arg("-no-color");
+        if ["init", "plan", "apply"].contains(&command) {
             program.arg("-input=false");
         }
         program.args(args);
@@ -369,9 +380,8 @@ impl Terraform {
             .envs(self.workspace.iter().map(|name| ("TF_WORKSPACE", name)))
             .env("TF_IN_AUTOMATION", "1")
             .env("CHECKPOINT_DISABLE", "1");
-        if let Some(mirror) = &self.mirror {
-            let mirror = Value::String(absolute(mirror)?.display().to_string());
-            let config = format!("provider_installation {{\n  filesystem_mirror {{\n    path = {mirror}\n  }}\n}}\n");
+        self.darken(&mut command);
+        if let Some(config) = self.provider_sources()? {
             std::fs::write(place.cli_config(), config).map_err(|error| io("write Terraform's settings", &error))?;
             command.env("TF_CLI_CONFIG_FILE", place.cli_config());
         }
