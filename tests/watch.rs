@@ -1,8 +1,4 @@
-//! Watchers under paused time: a day with outages, flaps, slow probes, watchers that are cut off and clocks that jump, played with many
-//! seeds; and what may be configured.
-
-#[path = "clocked/mod.rs"]
-mod clocked;
+//! What `[watch]` may say, and what is refused.
 
 use planb::config::Config;
 use planb::config::watch::{Plane, Then, UnprovableFence};
@@ -236,4 +232,8 @@ fn the_examples_say_what_they_are() {
     assert_eq!(watch.probes_of("tokyo").len(), 1, "what it can reach");
     let planes: Vec<Plane> = watch.probes_of("seoul").iter().map(|probe| probe.plane).collect();
     assert_eq!(planes, [Plane::Data, Plane::Data, Plane::Data, Plane::Control]);
+    let auto = example("watch-auto.toml");
+    assert!(matches!(auto.watch.expect("watched").then, Then::Auto(_)));
+    let mistakes = planb::steps::plan::mistakes(&auto.failover_steps, &[]);
+    assert!(mistakes.is_empty(), "{mistakes:?}");
 }

@@ -14,6 +14,7 @@ use super::screen::Screen;
 use super::{Common, open, present};
 use crate::backup::entry::{Entry, Standing};
 use crate::recovery::engine::Rest;
+use crate::recovery::event::Accepted;
 use crate::recovery::journal::Position;
 use crate::recovery::plan::{Aim, Place, Plan};
 use crate::recovery::rules::{Answer, Candidate, Facts, Limits, Refusal, against};
@@ -51,6 +52,27 @@ pub struct FailoverArgs {
     operation: OperationArgs,
 }
 
+impl FailoverArgs {
+    /// To `stage`, from the newest good backup, with nobody to ask.
+    pub fn unattended(stage: u8) -> Self {
+        Self {
+            stage: Some(stage),
+            planned: false,
+            backup: None,
+            at: None,
+            operation: OperationArgs {
+                plan: false,
+                yes: true,
+                resume: false,
+                abandon: false,
+                approve: false,
+                accept: Vec::new(),
+                as_who: None,
+            },
+        }
+    }
+}
+
 pub async fn run(common: &Common, args: &FailoverArgs) -> Result<(), Failure> {
     let config = open::config(common)?;
     let by = args.operation.by(format!("{:016x}", rand::random::<u64>()));
@@ -67,11 +89,7 @@ pub async fn run(common: &Common, args: &FailoverArgs) -> Result<(), Failure> {
     desk.report(&rest, &position)
 }
 
-async fn act(
-    desk: &Desk,
-    args: &FailoverArgs,
-    accepted: Vec<crate::recovery::event::Accepted>,
-) -> Result<(Rest, Position), Failure> {
+async fn act(desk: &Desk, args: &FailoverArgs, accepted: Vec<Accepted>) -> Result<(Rest, Position), Failure> {
     let position = desk.position(&accepted).await?;
     let screen = Arc::new(Screen::new(desk.json));
     if args.operation.is_about_an_open_one() {
@@ -86,31 +104,44 @@ async fn act(
     }
     refuse(&unanswered(look.refusals.clone(), &accepted))?;
     confirm(&args.operation, &desk.config, desk.json)?;
-    let facts = look.facts();
     let opening = Opening {
-        aim: look.aim,
-        plan: look.plan,
-        backup: look.chosen.map(|candidate| candidate.backup),
         pinned: args.backup.is_some() || args.at.is_some(),
-        facts,
-        accepted,
+        ..look.opening(accepted)
     };
     let position = desk.begin(&position, opening).await?;
     desk.go_on(position, &screen).await
 }
 
 /// Everything that is known before anything is done.
-struct Look {
+pub struct Look {
     aim: Aim,
     plan: Plan,
     primary: Option<Answer>,
     chosen: Option<Candidate>,
     proven_at: Option<Timestamp>,
-    refusals: Vec<Refusal>,
+    pub refusals: Vec<Refusal>,
     now: Timestamp,
 }
 
 impl Look {
+    /// What an operation would be opened with.
+    pub fn opening(self, accepted: Vec<Accepted>) -> Opening {
+        Opening {
+            facts: self.facts(),
+            aim: self.aim,
+            plan: self.plan,
+            backup: self.chosen.map(|candidate| candidate.backup),
+            pinned: false,
+            accepted,
+        }
+    }
+
+    /// None where there is no backup.
+    pub fn loss(&self) -> Option<Duration> {
+        let chosen = self.chosen.as_ref()?;
+        Duration::try_from(self.now.duration_since(chosen.backup.consistent_at)).ok()
+    }
+
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         match &self.primary {
@@ -146,7 +177,8 @@ impl Look {
     }
 }
 
-async fn look(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<Look, Failure> {
+/// Asks the primary, and for backups; touches nothing.
+pub async fn look(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<Look, Failure> {
     let config = &desk.config;
     let aim = Aim::Failover {
         stage: args.stage.unwrap_or(2),

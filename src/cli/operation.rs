@@ -64,16 +64,8 @@ impl OperationArgs {
     }
 
     pub fn by(&self, run: String) -> By {
-        let user = || {
-            let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
-            name("SUDO_USER").or_else(|| name("USER")).or_else(|| name("LOGNAME"))
-        };
         By {
-            who: self
-                .as_who
-                .clone()
-                .or_else(user)
-                .unwrap_or_else(|| "unknown".to_owned()),
+            who: self.as_who.clone().unwrap_or_else(user),
             host: lease::host_name(),
             run,
         }
@@ -110,6 +102,15 @@ impl OperationArgs {
         };
         self.accept.iter().map(one).collect()
     }
+}
+
+/// Whoever sits at this machine.
+pub fn user() -> String {
+    let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
+    name("SUDO_USER")
+        .or_else(|| name("USER"))
+        .or_else(|| name("LOGNAME"))
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// A place's lease, the journal, and what carries steps out.
@@ -251,8 +252,18 @@ impl Desk {
         }])
     }
 
-    /// Goes on until it comes to rest here.
+    /// Goes on until it comes to rest here, or somebody presses Ctrl-C.
     pub async fn go_on(&self, position: Position, screen: &Arc<Screen>) -> Result<(Rest, Position), Failure> {
+        self.go_on_until(position, screen, super::backup::interrupted()).await
+    }
+
+    /// Goes on until it comes to rest here, by itself or since `stop` says so.
+    pub async fn go_on_until(
+        &self,
+        position: Position,
+        screen: &Arc<Screen>,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<(Rest, Position), Failure> {
         let Some(held) = &self.lease else {
             return Err(Failure::failed("no lease is held"));
         };
@@ -276,7 +287,7 @@ impl Desk {
             cancel: cancel.clone(),
         };
         let mut running = std::pin::pin!(engine.run(position));
-        let mut interrupted = std::pin::pin!(super::backup::interrupted());
+        let mut interrupted = std::pin::pin!(stop);
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         let result = loop {
             tokio::select! {

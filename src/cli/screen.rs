@@ -26,6 +26,8 @@ const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 pub struct Screen {
     json: bool,
+    /// Nobody sits before it: lines go to the log.
+    logs: bool,
     bar: ProgressBar,
     inner: Mutex<Inner>,
 }
@@ -61,7 +63,18 @@ impl Screen {
         }
         Self {
             json,
+            logs: false,
             bar,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// For what runs unattended.
+    pub fn logged() -> Self {
+        Self {
+            json: false,
+            logs: true,
+            bar: ProgressBar::hidden(),
             inner: Mutex::default(),
         }
     }
@@ -71,7 +84,9 @@ impl Screen {
     }
 
     pub fn line(&self, text: &str) {
-        if self.bar.is_hidden() {
+        if self.logs {
+            tracing::info!("{text}");
+        } else if self.bar.is_hidden() {
             eprintln!("{text}");
         } else {
             self.bar.println(text);

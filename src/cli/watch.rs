@@ -10,19 +10,29 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
+use super::operation::user;
 use super::{Common, open, present};
 use crate::backup::claim;
 use crate::config::Config;
-use crate::config::watch::{Probe, Watch};
+use crate::config::watch::{Probe, Then, Watch};
+use crate::notify::notice::{Notice, Verdict, What, keys};
+use crate::notify::{Announce, Nobody};
 use crate::store::StoreError;
+use crate::watch::auto::{Acknowledged, Shot};
 use crate::watch::board::Board;
 use crate::watch::probe::{Ask, Spec, asker};
 use crate::watch::quorum::{Ballot, Tally, tally};
 use crate::watch::verdict::{Health, Outcome, Plane, Ruling};
-use crate::watch::watcher::{Herald, Settings, Watcher, once};
+use crate::watch::watcher::{Deputy, Herald, Settings, Watcher, once};
+
+mod deputy;
+
+use deputy::OnDuty;
 
 /// Between two tries to open the store.
 const OPEN_AGAIN: Duration = Duration::from_secs(10);
+/// A primary that comes back must not take the application's writes for longer.
+const FENCE_AGAIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 #[command(
@@ -30,6 +40,7 @@ const OPEN_AGAIN: Duration = Duration::from_secs(10);
     primary counts as down. One that is cut off, late or silent has no vote, and without a majority the verdict is unknown, which never \
     starts anything. What follows is [watch] then: \"notify\" tells people, \"auto\" begins a failover.\n\n\
     The same configuration file serves every watcher: --name says which one this is. The agent watches by itself if [watch] name is set.\n\n\
+    After a failover that was begun automatically nothing more is begun before a person has looked, and says --acknowledge.\n\n\
     Exit with --once: 0 healthy, 1 not.\n\n\
     Examples:\n  planb watch --once\n  planb watch --name tokyo"
 )]
@@ -40,11 +51,20 @@ pub struct WatchArgs {
     /// Which of [watch] watchers this is; default: [watch] name
     #[arg(long, value_name = "NAME", env = "PLANB_WATCHER")]
     name: Option<String>,
+    /// What was begun automatically was looked at: it may be begun again, should the primary go down once more
+    #[arg(long, conflicts_with_all = ["once", "name"])]
+    acknowledge: bool,
+    /// With --acknowledge: who you are; default: the user of this machine
+    #[arg(long = "as", value_name = "NAME", requires = "acknowledge")]
+    as_who: Option<String>,
 }
 
 pub async fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
     let config = open::config(common)?;
     let watch = configured(&config)?;
+    if args.acknowledge {
+        return acknowledge(common, &config, args.as_who.clone()).await;
+    }
     let name = args.name.clone().or_else(|| watch.name.clone());
     if let Some(name) = name.as_ref().filter(|name| watch.watcher(name).is_none()) {
         let names: Vec<&str> = watch.watchers.iter().map(|watcher| watcher.name.as_str()).collect();
@@ -123,7 +143,8 @@ async fn other(configs: &mut Receiver<Arc<Config>>, than: &Arc<Config>) -> bool 
     }
 }
 
-async fn keep_watching(_common: &Common, config: &Config, watch: &Watch, name: &str, cancel: &CancellationToken) {
+async fn keep_watching(common: &Common, config: &Config, watch: &Watch, name: &str, cancel: &CancellationToken) {
+    let announce: Arc<dyn Announce> = Arc::new(Nobody);
     let stores = loop {
         match open::stores_for_a_person(config).await {
             Ok(stores) => break stores,
@@ -137,6 +158,19 @@ async fn keep_watching(_common: &Common, config: &Config, watch: &Watch, name: &
             () = tokio::time::sleep(OPEN_AGAIN) => {}
         }
     };
+    let board = Board::new(Arc::clone(&stores.control), &claim::key(&config.store.prefix));
+    let deputy = match watch.then {
+        Then::Notify => None,
+        Then::Auto(auto) => Some(Arc::new(OnDuty {
+            common: common.clone(),
+            config: config.clone(),
+            watch: watch.clone(),
+            auto,
+            name: name.to_owned(),
+            board: board.clone(),
+            announce: Arc::clone(&announce),
+        }) as Arc<dyn Deputy>),
+    };
     let watcher = Watcher {
         settings: Settings {
             name: name.to_owned(),
@@ -148,9 +182,11 @@ async fn keep_watching(_common: &Common, config: &Config, watch: &Watch, name: &
             seed: rand::random(),
         },
         probes: askers(&watch.probes_of(name), config),
-        board: Board::new(Arc::clone(&stores.control), &claim::key(&config.store.prefix)),
-        herald: Arc::new(Log),
-        deputy: None,
+        board,
+        herald: Arc::new(Crier {
+            announce: Arc::clone(&announce),
+        }),
+        deputy,
     };
     tracing::info!(
         watcher = name,
@@ -158,7 +194,16 @@ async fn keep_watching(_common: &Common, config: &Config, watch: &Watch, name: &
         watchers = watch.watchers.len(),
         "watching the primary"
     );
-    watcher.run(cancel.clone()).await;
+    let fences = async {
+        loop {
+            tokio::time::sleep(FENCE_AGAIN).await;
+            super::fences::try_again(config, &stores).await;
+        }
+    };
+    tokio::select! {
+        () = watcher.run(cancel.clone()) => {}
+        () = fences => {}
+    }
 }
 
 fn names(watch: &Watch) -> Vec<String> {
@@ -172,12 +217,23 @@ fn askers(probes: &[Probe], config: &Config) -> Vec<(Spec, Arc<dyn Ask>)> {
         .collect()
 }
 
-/// What the log says of verdicts.
-struct Log;
+/// Says it in the log, and to people.
+struct Crier {
+    announce: Arc<dyn Announce>,
+}
 
-impl Herald for Log {
+impl Herald for Crier {
     fn ruled(&self, ruling: &Ruling) {
         let saw = ruling.evidence.join(" | ");
+        match ruling.verdict {
+            Health::Unhealthy => {
+                let (verdict, why) = (Verdict::Down, saw.clone());
+                self.announce
+                    .raise(Notice::new(What::VerdictChanged { verdict, why }, ruling.since));
+            }
+            Health::Healthy => self.announce.resolve(keys::PRIMARY, ruling.since),
+            Health::Unknown => {}
+        }
         match ruling.verdict {
             Health::Unhealthy => tracing::error!(number = ruling.number, saw, "THE PRIMARY IS DOWN, most watchers say"),
             Health::Healthy | Health::Unknown => {
@@ -267,6 +323,9 @@ fn word(outcome: &Outcome) -> &'static str {
 pub struct Together {
     tally: Tally,
     ruling: Option<Ruling>,
+    shot: Option<Shot>,
+    /// Why nothing was begun automatically in this outage.
+    refrained: Vec<String>,
     now: jiff::Timestamp,
 }
 
@@ -282,11 +341,18 @@ pub async fn together(config: &Config, watch: &Watch, stores: &open::Stores) -> 
     let names = names(watch);
     let found = board.read(&names).await?;
     let (ruling, _) = board.ruling().await?;
+    // What cannot be read is told where somebody would go by it.
+    let shot = board.shot().await.map_or(None, |(shot, _)| shot);
+    let (refrained, _) = board.refrained().await?;
     let now = board.now().await?;
+    let outage = ruling.as_ref().filter(|ruling| ruling.verdict == Health::Unhealthy);
+    let refrained = refrained.filter(|refrained| outage.is_some_and(|outage| outage.number == refrained.ruling));
     let of = |name: &str| found.get(name).cloned().unwrap_or(Ok(None));
     Ok(Together {
         tally: tally(&names, of, now, watch.stale_after),
         ruling,
+        shot,
+        refrained: refrained.map(|refrained| refrained.texts).unwrap_or_default(),
         now,
     })
 }
@@ -304,6 +370,12 @@ impl Together {
         }
         if self.tally.control == Some(Health::Unhealthy) {
             lines.push("          the control plane does not answer; that alone does not count".to_owned());
+        }
+        if let Some(shot) = &self.shot {
+            lines.push(format!("auto      {}", auto_line(shot)));
+        }
+        for why in &self.refrained {
+            lines.push(format!("auto      begins nothing: {why}"));
         }
         lines.extend(
             self.tally
@@ -335,7 +407,68 @@ impl Together {
             "called": self.ruling.as_ref().map(|ruling| json!({
                 "verdict": ruling.verdict, "since": present::rfc3339(ruling.since), "by": ruling.by, "evidence": ruling.evidence,
             })),
+            "auto": self.shot,
+            "refrained": self.refrained,
             "watchers": watchers,
         })
     }
+}
+
+fn auto_line(shot: &Shot) -> String {
+    let began = format!(
+        "operation {} was begun {} by {}",
+        shot.after + 1,
+        present::time(shot.at),
+        shot.by
+    );
+    match (&shot.rested, &shot.acknowledged) {
+        (_, Some(acknowledged)) => format!("{began}; acknowledged by {}", acknowledged.by),
+        (Some(rested), None) => format!(
+            "{began}; {}. Nothing more is begun before: planb watch --acknowledge",
+            rested.how
+        ),
+        (None, None) => format!("{began}; it is in hand"),
+    }
+}
+
+/// `--acknowledge`
+async fn acknowledge(common: &Common, config: &Config, who: Option<String>) -> Result<(), Failure> {
+    let stores = open::stores_for_a_person(config).await?;
+    let board = Board::new(Arc::clone(&stores.control), &claim::key(&config.store.prefix));
+    let (Some(mut shot), was) = board.shot().await? else {
+        return Err(Failure::Refused(
+            "nothing was begun automatically: there is nothing to acknowledge".to_owned(),
+        ));
+    };
+    if let Some(acknowledged) = &shot.acknowledged {
+        return Err(Failure::Refused(format!(
+            "{} acknowledged it at {}",
+            acknowledged.by,
+            present::time(acknowledged.at)
+        )));
+    }
+    let position = open::journal(config, &stores).read().await?;
+    if let Some(open) = position.state.open() {
+        return Err(Failure::Refused(format!(
+            "operation {} is not finished: bring it to its end first ({} --resume); planb status shows it",
+            open.number,
+            open.aim.command()
+        )));
+    }
+    let by = who.unwrap_or_else(user);
+    shot.acknowledged = Some(Acknowledged {
+        at: board.now().await?,
+        by: by.clone(),
+    });
+    if !board.set_shot(&shot, was).await? {
+        return Err(Failure::Refused(
+            "it has just changed; look with planb status, and try again".to_owned(),
+        ));
+    }
+    if common.json {
+        println!("{}", json!({"v": 1, "acknowledged": shot}));
+    } else {
+        println!("acknowledged by {by}: a failover may be begun automatically again");
+    }
+    Ok(())
 }

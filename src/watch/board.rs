@@ -35,8 +35,9 @@ pub struct Refrained {
     pub v: u32,
     /// Number of the ruling.
     pub ruling: u64,
-    /// Names of the reasons.
+    /// Names of the reasons, and what they say.
     pub names: Vec<String>,
+    pub texts: Vec<String>,
     pub run: String,
 }
 
