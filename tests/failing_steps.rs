@@ -22,7 +22,7 @@ struct Way {
 const WAYS: [Way; 20] = [
     Way {
         name: "http-refused",
-        step: "kind = \"http\"\nurl = \"http://127.0.0.1:CLOSED/\"\ntimeout = \"2s\"\ninterval = \"200ms\"",
+        step: "kind = \"http\"\nurl = \"http://127.0.0.1:CLOSED/\"\ntimeout = \"2s\"\ninterval = \"1s\"",
         told: &[
             "longer than its timeout of 2 s",
             "was not healthy 3 times in a row",
@@ -36,12 +36,12 @@ const WAYS: [Way; 20] = [
     },
     Way {
         name: "http-wrong",
-        step: "kind = \"http\"\nurl = \"http://127.0.0.1:ANSWERS/\"\ncontains = \"UP\"\ntimeout = \"2s\"\ninterval = \"200ms\"",
+        step: "kind = \"http\"\nurl = \"http://127.0.0.1:ANSWERS/\"\ncontains = \"UP\"\ntimeout = \"2s\"\ninterval = \"1s\"",
         told: &["answered 200, without \"UP\""],
     },
     Way {
         name: "http-status",
-        step: "kind = \"http\"\nurl = \"http://127.0.0.1:ANSWERS/\"\nexpect = [\"204\"]\ntimeout = \"2s\"\ninterval = \"200ms\"",
+        step: "kind = \"http\"\nurl = \"http://127.0.0.1:ANSWERS/\"\nexpect = [\"204\"]\ntimeout = \"2s\"\ninterval = \"1s\"",
         told: &["answered 200"],
     },
     Way {
