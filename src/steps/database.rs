@@ -250,14 +250,15 @@ impl Executor {
         let accounts = self.application().await?;
         let mut session = address.connect().await.map_err(db_error)?;
         mark(&mut session, task).await?;
-        let lifted = match server.site {
-            // What a fence locked there is unlocked, and nothing else.
-            Site::Primary => Some(self.lift(task, server).await?),
-            Site::Standby => {
-                set_locked(&mut session, &accounts, false).await?;
-                None
-            }
+        // Of a freeze before an earlier failback, too: its events would stay off for ever. Without accounts nobody was fenced.
+        let lifted = match accounts.is_empty() {
+            true => None,
+            false => Some(self.lift(task, server).await?),
         };
+        // At home only what a fence locked is unlocked, and nothing else.
+        if server.site == Site::Standby {
+            set_locked(&mut session, &accounts, false).await?;
+        }
         session.close().await;
         let woken = events::wake(&address).await.map_err(restore_error)?;
         let gone = match woken.gone.len() {
@@ -265,9 +266,9 @@ impl Executor {
             _ => format!("; gone since: {}", woken.gone.join(", ")),
         };
         Ok(Outcome {
-            note: match lifted {
-                Some(lifted) => format!("{lifted}, {} events enabled{gone}", woken.enabled),
-                None => format!(
+            note: match (lifted, server.site) {
+                (Some(lifted), Site::Primary) => format!("{lifted}, {} events enabled{gone}", woken.enabled),
+                _ => format!(
                     "{} accounts unlocked, {} events enabled{gone}",
                     accounts.len(),
                     woken.enabled

@@ -29,24 +29,29 @@ impl Executor {
         };
         let mut in_a_row = 0;
         let mut asked = 0_u64;
+        let mut seen = "no answer".to_owned();
         loop {
+            if task.cancel.is_cancelled() {
+                return Err(StepError::passing(format!(
+                    "{} {url} was not healthy {} times in a row; seen last: {seen}",
+                    http.method, http.times
+                )));
+            }
             asked += 1;
             let answer = tokio::select! {
-                () = task.cancel.cancelled() => Err("stopped".to_owned()),
+                () = task.cancel.cancelled() => continue,
                 answer = http::ask(&client, &method, &url, body.clone(), expected) => answer,
             };
             match answer {
-                Ok(_) => in_a_row += 1,
+                Ok(_) => {
+                    in_a_row += 1;
+                    seen = format!("healthy, {in_a_row} in a row");
+                }
                 Err(what) => {
                     in_a_row = 0;
                     self.tell
                         .tell(&task.step.name, &format!("{} {url}: {what}", http.method));
-                    if task.cancel.is_cancelled() {
-                        return Err(StepError::passing(format!(
-                            "{} {url} was not healthy {} times in a row; seen last: {what}",
-                            http.method, http.times
-                        )));
-                    }
+                    seen = what;
                 }
             }
             if in_a_row >= http.times {
