@@ -900,7 +900,8 @@ fn examples(extension: &str) -> Vec<PathBuf> {
 fn every_example_is_accepted_and_only_development_is_warned_about() {
     let found = examples("toml");
     assert!(found.len() >= 5, "{found:?}");
-    for path in found {
+    // A table of prices is no configuration; `planb cost` has tests of its own on it.
+    for path in found.into_iter().filter(|path| !path.ends_with("prices.toml")) {
         let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
         let warned = warned(&config);
         if path.ends_with("development.toml") {

@@ -705,7 +705,7 @@ fn the_programs_of_the_plan_say_what_stands() {
     std::fs::create_dir(&bin).expect("a directory");
     let az = "#!/bin/sh\necho \"$*\" >>\"$LOG\"\ncase \"$*\" in *get-instance-view*) echo \"PowerState/$POWER\" ;; *'cname show'*) echo \"$CNAME\" ;; *set-record*) [ \"$REFUSE\" = no ] ;;\n\
               'vm start'*) case \"$REFUSE\" in no) ;; forbidden) echo AuthorizationFailed >&2; exit 1 ;; *) grep -q -- \"--size $REFUSE\" \"$LOG\" || { echo ZonalAllocationFailed >&2; exit 1; } ;; esac ;;\n\
-              'vm resize'*nowhere*) echo not here >&2; exit 1 ;; 'resource list'*) echo \"$CNAME\" ;; esac\n";
+              'vm resize'*nowhere*) echo not here >&2; exit 1 ;; 'resource list'*) echo \"$CNAME\" ;; *run-command*) echo \"$REFUSE\" ;; esac\n";
     std::fs::write(bin.join("az"), az).expect("written");
     std::fs::set_permissions(bin.join("az"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("may be run");
     let run = |program: &str, args: &[&str], answers: [(&str, &str); 3]| {
@@ -756,15 +756,22 @@ fn the_programs_of_the_plan_say_what_stands() {
         assert!(!asked.contains("size-c"), "{asked}");
         assert!(refuse != "forbidden" || !asked.contains("resize"), "{asked}");
     }
-    for (servers, rests) in [("0", true), ("1", false)] {
+    // Off only where it was seen to be well, and where no database needs it.
+    for (well, power, servers, code, rests) in [
+        ("the-runner-is-well", "running", "0", 1, true),
+        ("the-runner-is-well", "running", "1", 0, false),
+        ("", "running", "0", 1, false),
+        ("", "deallocated", "0", 0, false),
+    ] {
         std::fs::write(dir.path().join("log"), "").expect("written");
         let (ended, text) = run(
             "runner-power",
             &[&["rest"], &machine[..]].concat(),
-            answers("deallocated", servers, "no"),
+            answers(power, servers, well),
         );
         let asked = std::fs::read_to_string(dir.path().join("log")).expect("a log");
-        assert_eq!((ended, asked.contains("deallocate")), (Some(0), rests), "{text}");
+        // The test's machine goes on running, and is said to be paid for.
+        assert_eq!((ended, asked.contains("deallocate")), (Some(code), rests), "{text}");
     }
     std::fs::write(dir.path().join("log"), "").expect("written");
     assert_eq!(

@@ -31,6 +31,8 @@ pub use report::{standing_json, standing_line};
 const LEASE_FOR: Duration = Duration::from_secs(30);
 /// Whoever goes on with an operation waits this long for the lease of a process that vanished.
 const OUTLASTS: Duration = Duration::from_secs(45);
+/// Times that a person's word is written again, the other place having been faster.
+const WORDS: u32 = 10;
 
 #[derive(Debug, Args)]
 pub struct OperationArgs {
@@ -413,16 +415,27 @@ impl Desk {
         }
         let is_abandoned = operation.abandoning.is_some();
         for accepted in accepted {
-            position = self.append(&position, Event::Accept(accepted)).await?;
+            position = self.say(position, Event::Accept(accepted)).await?;
         }
         if args.approve {
-            position = self.append(&position, Event::Approved).await?;
+            position = self.say(position, Event::Approved).await?;
         }
         if args.abandon && !is_abandoned {
             let reason = "abandoned by command".to_owned();
-            position = self.append(&position, Event::Abandoning { reason }).await?;
+            position = self.say(position, Event::Abandoning { reason }).await?;
         }
         Ok(position)
+    }
+
+    /// A person's word, which holds whatever the other place wrote meanwhile; where it does not any more, folding refuses it.
+    async fn say(&self, mut position: Position, event: Event) -> Result<Position, Failure> {
+        for _ in 0..WORDS {
+            match self.journal.append(&position, &self.by, event.clone()).await {
+                Err(JournalError::Raced) => position = self.journal.read().await?,
+                done => return Ok(done?),
+            }
+        }
+        Err(JournalError::Raced.into())
     }
 }
 

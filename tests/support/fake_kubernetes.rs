@@ -29,12 +29,15 @@ pub enum Fault {
 }
 
 /// The kinds it knows: API path, kind, plural, namespaced.
-const KINDS: [(&str, &str, &str, bool); 10] = [
+const KINDS: [(&str, &str, &str, bool); 13] = [
     ("/api/v1", "Namespace", "namespaces", false),
     ("/api/v1", "ConfigMap", "configmaps", true),
     ("/api/v1", "Secret", "secrets", true),
     ("/api/v1", "Service", "services", true),
     ("/api/v1", "Pod", "pods", true),
+    ("/api/v1", "ServiceAccount", "serviceaccounts", true),
+    ("/apis/networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", true),
+    ("/apis/policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
     ("/apis/apps/v1", "Deployment", "deployments", true),
     ("/apis/apps/v1", "StatefulSet", "statefulsets", true),
     ("/apis/apps/v1", "DaemonSet", "daemonsets", true),

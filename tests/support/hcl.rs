@@ -3,6 +3,8 @@
 //!
 //! Include with `#[path = "support/hcl.rs"] mod hcl;`.
 
+#![allow(dead_code, reason = "shared by several test files; none uses all of it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
