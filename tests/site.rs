@@ -775,7 +775,12 @@ fn the_programs_of_the_plan_say_what_stands() {
     }
     std::fs::write(dir.path().join("log"), "").expect("written");
     assert_eq!(
-        run("runner-power", &[&["stop"], &machine[..]].concat(), answers("deallocated", "", "no")).0,
+        run(
+            "runner-power",
+            &[&["stop"], &machine[..]].concat(),
+            answers("deallocated", "", "no")
+        )
+        .0,
         Some(0)
     );
     let name = ["rg", "pocketbank.example", "www", "gateway.example"];

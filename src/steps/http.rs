@@ -82,9 +82,14 @@ fn elsewhere(url: &str, connect: &str) -> Result<(String, IpAddr), String> {
     let address = connect
         .parse()
         .map_err(|_| format!("connect = {connect:?} became no IP address: what does the output that it names hold?"))?;
-    match Url::parse(url).ok().and_then(|url| url.host().map(|host| host.to_owned())) {
+    match Url::parse(url)
+        .ok()
+        .and_then(|url| url.host().map(|host| host.to_owned()))
+    {
         Some(Host::Domain(name)) => Ok((name, address)),
-        _ => Err(format!("{url} holds no name that could be asked for at {connect}: leave connect out")),
+        _ => Err(format!(
+            "{url} holds no name that could be asked for at {connect}: leave connect out"
+        )),
     }
 }
 
