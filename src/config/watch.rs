@@ -102,7 +102,6 @@ pub enum Plane {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "there are a few in a process")]
 pub enum ProbeKind {
     Http(HttpProbe),
     Tcp {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use planb::store::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, StoreError, Upload};
+use planb::store::{BlobStore, BlockNumber, Condition, ETag, Metadata, Properties, Served, StoreError, Upload};
 
 use super::Clocked;
 
@@ -69,6 +69,14 @@ impl BlobStore for Link {
     async fn put(&self, name: &str, data: Bytes, condition: Condition) -> Result<ETag, StoreError> {
         self.pass().await?;
         self.to.put(name, data, condition).await
+    }
+
+    async fn publish(&self, _: &str, _: Bytes, _: &Served, _: Condition) -> Result<ETag, StoreError> {
+        unimplemented!("not a store for pages")
+    }
+
+    async fn served(&self, _: &str, _: &ETag) -> Result<Served, StoreError> {
+        unimplemented!("not a store for pages")
     }
 
     async fn delete(&self, name: &str, etag: &ETag) -> Result<(), StoreError> {
