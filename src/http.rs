@@ -1,5 +1,6 @@
 //! One question over HTTP, and whether the answer is the one that was expected: for steps that wait and probes that watch.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,11 +18,16 @@ pub struct Expected<'a> {
 }
 
 /// Certificates are verified; a redirect is an answer, not followed; each question makes a connection of its own, since an old
-/// one may outlive what no new one can reach.
+/// one may outlive what no new one can reach. With `connect`, that name is looked for at that address and nowhere else: no resolver and
+/// no proxy is asked, and the certificate must still be the name's.
 ///
 /// # Errors
 /// What is wrong with `tls_ca`, in words.
-pub fn client(tls_ca: Option<&Path>, answer_within: Duration) -> Result<Client, String> {
+pub fn client(
+    tls_ca: Option<&Path>,
+    answer_within: Duration,
+    connect: Option<(&str, IpAddr)>,
+) -> Result<Client, String> {
     let mut builder = Client::builder()
         .timeout(answer_within)
         .pool_max_idle_per_host(0)
@@ -31,6 +37,10 @@ pub fn client(tls_ca: Option<&Path>, answer_within: Duration) -> Result<Client, 
         let certificate = reqwest::Certificate::from_pem(&pem)
             .map_err(|_| format!("tls_ca {} is no PEM certificate", path.display()))?;
         builder = builder.tls_certs_only([certificate]);
+    }
+    if let Some((name, address)) = connect {
+        // Port 0: the one of the URL.
+        builder = builder.no_proxy().resolve(name, SocketAddr::new(address, 0));
     }
     builder.build().map_err(|error| error.without_url().to_string())
 }

@@ -106,10 +106,10 @@ fn it_agrees_with_a_hand_calculation_for_1_10_and_100_gb() {
         0.131_6,
         "an hour of stage 2 with 100 GB",
     );
-    // 4 × 0.052 + 4 × 19.71 / 730 + 0.10 + 0.025 + 0.443 + 10 × 0.0144 + 0.006.
+    // 2 × 0.212 + 2 × 0.106 + 4 × 19.71 / 730 + 0.10 + 0.025 + 0.443 + 10 × 0.0144 + 0.006.
     close(
         one["stage_3_hour_beside_stage_2"]["total"].as_f64().expect("a total"),
-        1.034,
+        1.462,
         "an hour of stage 3",
     );
 }

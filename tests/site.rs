@@ -16,7 +16,13 @@ use planb::config::Config;
 use planb::config::steps::{Kind, Manifests, Step, Terraform};
 use serde_json::{Value, json};
 
-const ROOTS: [&str; 4] = ["azure/1-always-on", "azure/2-database", "azure/3-full", "aws"];
+const ROOTS: [&str; 5] = [
+    "azure/1-always-on",
+    "azure/2-database",
+    "azure/3-full",
+    "azure/4-alerts",
+    "aws",
+];
 /// What AKS runs; the source document names it for EKS.
 const KUBERNETES: &str = "1.34";
 
@@ -283,6 +289,7 @@ fn every_variable_is_fed_and_terraform_takes_what_the_plan_feeds() {
             ("immutable_days", json!(400)),
             ("nodes", json!({"min": 3, "max": 2})),
             ("dns_zone", json!("elsewhere.example")),
+            ("api_addresses", json!([])),
             ("admin_password", json!("short")),
         ] {
             // A zone that is not the host's is stage 3's to refuse.
@@ -298,7 +305,7 @@ fn every_variable_is_fed_and_terraform_takes_what_the_plan_feeds() {
             );
         }
     }
-    assert_eq!(seen.len(), 3, "each directory is always fed the same");
+    assert_eq!(seen.len(), 4, "each directory is always fed the same");
 }
 
 #[test]
@@ -385,7 +392,7 @@ fn the_network_is_the_one_of_the_design() {
         expected.map(|(name, prefix)| (name.to_owned(), json!([prefix]))).into()
     );
 
-    // Group, who, ports. Between nodes of one pool, and from the platform, everything goes.
+    // Group, who, ports. Between the cluster's nodes, and from the platform, everything goes.
     let mut open = BTreeSet::new();
     for group in root.resources("azurerm_network_security_group") {
         let name = label(group, 1);
@@ -421,11 +428,9 @@ fn the_network_is_the_one_of_the_design() {
         ("appgw", "GatewayManager", "[\"65200-65535\"]"),
         ("appgw", "AzureLoadBalancer", "[\"*\"]"),
         ("web", "appgw", "[\"8080\"]"),
-        ("web", "web", "[\"*\"]"),
-        ("web", "was", "[\"53\"]"),
+        ("web", "concat(web, was)", "[\"*\"]"),
         ("web", "AzureLoadBalancer", "[\"*\"]"),
-        ("was", "web", "[\"8080\",\"10250\"]"),
-        ("was", "was", "[\"*\"]"),
+        ("was", "concat(web, was)", "[\"*\"]"),
         ("was", "AzureLoadBalancer", "[\"*\"]"),
         ("db", "concat(was, ops)", "[\"3306\"]"),
         ("db", "db", "[\"3306\"]"),
@@ -511,7 +516,7 @@ fn what_holds_backups_cannot_be_destroyed_and_stands_in_stage_one_alone() {
             .map(str::to_owned)
             .into()
     );
-    for stage in ["azure/2-database", "azure/3-full"] {
+    for stage in ["azure/2-database", "azure/3-full", "azure/4-alerts"] {
         let root = root(stage);
         for kind in protected
             .iter()
@@ -698,7 +703,9 @@ fn the_programs_of_the_plan_say_what_stands() {
     let dir = tempfile::tempdir().expect("a directory");
     let bin = dir.path().join("bin");
     std::fs::create_dir(&bin).expect("a directory");
-    let az = "#!/bin/sh\necho \"$*\" >>\"$LOG\"\ncase \"$*\" in *get-instance-view*) echo \"PowerState/$POWER\" ;; *'cname show'*) echo \"$CNAME\" ;; *set-record*) [ \"$REFUSE\" = no ] ;; esac\n";
+    let az = "#!/bin/sh\necho \"$*\" >>\"$LOG\"\ncase \"$*\" in *get-instance-view*) echo \"PowerState/$POWER\" ;; *'cname show'*) echo \"$CNAME\" ;; *set-record*) [ \"$REFUSE\" = no ] ;;\n\
+              'vm start'*) case \"$REFUSE\" in no) ;; forbidden) echo AuthorizationFailed >&2; exit 1 ;; *) grep -q -- \"--size $REFUSE\" \"$LOG\" || { echo ZonalAllocationFailed >&2; exit 1; } ;; esac ;;\n\
+              'vm resize'*nowhere*) echo not here >&2; exit 1 ;; 'resource list'*) echo \"$CNAME\" ;; *run-command*) echo \"$REFUSE\" ;; esac\n";
     std::fs::write(bin.join("az"), az).expect("written");
     std::fs::set_permissions(bin.join("az"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("may be run");
     let run = |program: &str, args: &[&str], answers: [(&str, &str); 3]| {
@@ -730,6 +737,52 @@ fn the_programs_of_the_plan_say_what_stands() {
         assert_eq!(ended, Some(code), "{command} {power}: {text}");
         assert!(command == "is-running" || text.contains("vm"), "{text}");
     }
+    // Short of machines: the next size, and only then, and only those that were named.
+    for (sizes, refuse, code, said) in [
+        (&["nowhere", "size-b", "size-c"][..], "size-b", 0, "trying size-b"),
+        (&["size-b"], "forbidden", 1, "AuthorizationFailed"),
+        (&["size-b"], "size-z", 1, "ZonalAllocationFailed"),
+        (&[], "size-b", 1, "ZonalAllocationFailed"),
+    ] {
+        std::fs::write(dir.path().join("log"), "").expect("written");
+        let (ended, text) = run(
+            "runner-power",
+            &[&["start"], &machine[..], sizes].concat(),
+            answers("running", "", refuse),
+        );
+        assert_eq!(ended, Some(code), "{sizes:?} {refuse}: {text}");
+        assert!(text.contains(said), "{sizes:?} {refuse}: {text}");
+        let asked = std::fs::read_to_string(dir.path().join("log")).expect("a log");
+        assert!(!asked.contains("size-c"), "{asked}");
+        assert!(refuse != "forbidden" || !asked.contains("resize"), "{asked}");
+    }
+    // Off only where it was seen to be well, and where no database needs it.
+    for (well, power, servers, code, rests) in [
+        ("the-runner-is-well", "running", "0", 1, true),
+        ("the-runner-is-well", "running", "1", 0, false),
+        ("", "running", "0", 1, false),
+        ("", "deallocated", "0", 0, false),
+    ] {
+        std::fs::write(dir.path().join("log"), "").expect("written");
+        let (ended, text) = run(
+            "runner-power",
+            &[&["rest"], &machine[..]].concat(),
+            answers(power, servers, well),
+        );
+        let asked = std::fs::read_to_string(dir.path().join("log")).expect("a log");
+        // The test's machine goes on running, and is said to be paid for.
+        assert_eq!((ended, asked.contains("deallocate")), (Some(code), rests), "{text}");
+    }
+    std::fs::write(dir.path().join("log"), "").expect("written");
+    assert_eq!(
+        run(
+            "runner-power",
+            &[&["stop"], &machine[..]].concat(),
+            answers("deallocated", "", "no")
+        )
+        .0,
+        Some(0)
+    );
     let name = ["rg", "pocketbank.example", "www", "gateway.example"];
     for (command, cname, refuse, code) in [
         ("is", "gateway.example", "no", 0),

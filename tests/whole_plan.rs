@@ -251,8 +251,10 @@ impl Lab {
             ("hostname", "var.hostname"),
             ("kubeconfig", kubeconfig.as_str()),
             ("web_address", "\"172.16.11.250\""),
+            ("address", "\"127.0.0.1\""),
         ];
         twin(&dir, "3-full", nothing, &full);
+        twin(&dir, "4-alerts", nothing, &[]);
         program(
             &dir.join("server"),
             &format!(
@@ -348,6 +350,7 @@ impl Lab {
             ("/etc/planb/azure/1-", format!("{}/azure/1-", dir.display())),
             ("/etc/planb/azure/2-", format!("{}/azure/2-", dir.display())),
             ("/etc/planb/azure/3-", format!("{}/azure/3-", dir.display())),
+            ("/etc/planb/azure/4-", format!("{}/azure/4-", dir.display())),
             ("/etc/planb/azure/", format!("{REPO}/config/azure/")),
             ("/etc/planb/kubernetes", format!("{REPO}/config/kubernetes")),
             ("/var/lib/planb/providers", format!("{}/providers", dir.display())),
@@ -368,6 +371,11 @@ impl Lab {
                 "env:PLANB_SOURCE_PASSWORD".to_owned(),
             ),
             ("https://${cluster.hostname}/", format!("http://127.0.0.1:{gateway}/")),
+            // By `connect`, at the gateway's address: no resolver knows it.
+            (
+                "https://www.pocketbank.example/",
+                format!("http://www.pocketbank.example:{gateway}/"),
+            ),
             ("E2EXAMPLE", self.distribution.clone()),
             // The emulator is shared: not every test may have a `$web`.
             (

@@ -1,5 +1,5 @@
-# The protected side's part: one small machine beside the database, which reads it and writes to Azure. The failback is typed here as well,
-# since nothing else reaches RDS.
+# The protected side's part: one small machine beside the database, which reads it and writes to Azure. What has to reach RDS is typed here as
+# well, a planned failover and the failback: by an operator, with rights in Azure of his own, which the agent does not have.
 
 data "aws_caller_identity" "current" {}
 
@@ -90,6 +90,15 @@ resource "aws_iam_role_policy" "failback" {
         Action   = "elasticloadbalancing:DescribeTargetHealth"
         Resource = "*"
       },
+      {
+        Sid    = "KeepTheOldPrimaryBeforeAFailback"
+        Effect = "Allow"
+        Action = ["rds:CreateDBSnapshot", "rds:DescribeDBSnapshots"]
+        Resource = [
+          data.aws_db_instance.source.db_instance_arn,
+          "arn:aws:rds:${var.region}:${data.aws_caller_identity.current.account_id}:snapshot:planb-*",
+        ]
+      },
     ]
   })
 }
@@ -166,10 +175,12 @@ resource "aws_instance" "backup" {
 
   user_data_replace_on_change = true
   user_data_base64 = base64gzip(templatefile("${path.module}/user-data.sh", {
-    planb_url    = var.planb_url
-    planb_sha256 = var.planb_sha256
-    config       = base64encode(file(var.planb_config))
-    unit         = filebase64("${path.module}/../../systemd/planb.service")
+    planb_url     = var.planb_url
+    planb_sha256  = var.planb_sha256
+    bundle_url    = var.bundle_url
+    bundle_sha256 = var.bundle_sha256
+    config        = base64encode(file(var.planb_config))
+    unit          = filebase64("${path.module}/../../systemd/planb.service")
   }))
 
   metadata_options {

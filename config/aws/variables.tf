@@ -78,6 +78,28 @@ variable "planb_sha256" {
   }
 }
 
+variable "bundle_url" {
+  description = "Where the machine fetches what make-bundle packed (https). Empty: no planned failover and no failback can be typed here, and nothing else reaches RDS."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.bundle_url == "" || startswith(var.bundle_url, "https://")
+    error_message = "bundle_url must be an https address, or empty."
+  }
+}
+
+variable "bundle_sha256" {
+  description = "SHA-256 of that archive: no other is unpacked."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.bundle_url == "" || can(regex("^[0-9a-f]{64}$", var.bundle_sha256))
+    error_message = "bundle_sha256 must be 64 hexadecimal digits where bundle_url is given."
+  }
+}
+
 variable "planb_config" {
   description = "Path of the configuration that is put on the machine, from where terraform runs. Holds no secrets, only where they are."
   type        = string

@@ -158,6 +158,8 @@ pub struct MaintenancePage {
 pub struct Http {
     /// May hold `${STEP.OUTPUT}`.
     pub url: String,
+    /// IP address at which its name is asked for, wherever that name leads by now; may hold `${STEP.OUTPUT}`.
+    pub connect: Option<String>,
     pub method: String,
     pub body: Option<String>,
     /// Default 200.

@@ -1,8 +1,10 @@
 //! A step that waits until an endpoint is healthy, several times in a row.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::Method;
+use url::{Host, Url};
 
 use super::Executor;
 use crate::config::steps::Http;
@@ -21,7 +23,16 @@ impl Executor {
             Some(body) => Some(self.render(body, task).await?.expose().to_owned()),
             None => None,
         };
-        let client = http::client(http.tls_ca.as_deref(), ANSWER_WITHIN).map_err(StepError::permanent)?;
+        let connect = match &http.connect {
+            Some(connect) => Some(self.render(connect, task).await?.plain("connect")?),
+            None => None,
+        };
+        let connect = match &connect {
+            Some(connect) => Some(elsewhere(&url, connect).map_err(StepError::permanent)?),
+            None => None,
+        };
+        let connect = connect.as_ref().map(|(name, address)| (name.as_str(), *address));
+        let client = http::client(http.tls_ca.as_deref(), ANSWER_WITHIN, connect).map_err(StepError::permanent)?;
         let method = Method::from_bytes(http.method.as_bytes()).unwrap_or(Method::GET);
         let expected = Expected {
             statuses: &http.expect,
@@ -67,6 +78,41 @@ impl Executor {
                 () = task.cancel.cancelled() => {}
                 () = tokio::time::sleep(http.interval) => {}
             }
+        }
+    }
+}
+
+/// The name that is asked for, and where.
+fn elsewhere(url: &str, connect: &str) -> Result<(String, IpAddr), String> {
+    let address = connect
+        .parse()
+        .map_err(|_| format!("connect = {connect:?} became no IP address: what does the output that it names hold?"))?;
+    match Url::parse(url)
+        .ok()
+        .and_then(|url| url.host().map(|host| host.to_owned()))
+    {
+        Some(Host::Domain(name)) => Ok((name, address)),
+        _ => Err(format!(
+            "{url} holds no name that could be asked for at {connect}: leave connect out"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::elsewhere;
+
+    #[test]
+    fn a_name_is_asked_for_at_an_address_and_nothing_else_is() {
+        let there = elsewhere("https://www.bank.example:8443/health", "203.0.113.7").unwrap();
+        assert_eq!(there, ("www.bank.example".to_owned(), "203.0.113.7".parse().unwrap()));
+        for (url, connect) in [
+            ("https://www.bank.example/", "gateway.example"),
+            ("https://www.bank.example/", ""),
+            ("https://198.51.100.1/", "203.0.113.7"),
+            ("nonsense", "203.0.113.7"),
+        ] {
+            assert!(elsewhere(url, connect).is_err(), "{url} at {connect}");
         }
     }
 }

@@ -102,7 +102,7 @@ struct Http {
 impl Ask for Http {
     async fn ask(&self) -> Outcome {
         // Each time anew: an authority's file may have been replaced.
-        let client = match http::client(self.probe.tls_ca.as_deref(), self.timeout) {
+        let client = match http::client(self.probe.tls_ca.as_deref(), self.timeout, None) {
             Ok(client) => client,
             Err(why) => return Outcome::Mute(why),
         };

@@ -62,7 +62,7 @@ resource "azurerm_subnet" "ops" {
   default_outbound_access_enabled = false
 }
 
-# 443/80 → web 8080 → was 8080 → db 3306, ops → db 3306, and nothing else. Azure's default rules let everything inside a network through:
+# 443/80 → web 8080 → was 8080 → db 3306, ops → db 3306, and nothing else but the cluster's own. Azure's default rules let everything inside a network through:
 # each group therefore ends with a refusal.
 resource "azurerm_network_security_group" "appgw" {
   name                = "nsg-${var.name}-appgw"
@@ -120,9 +120,9 @@ resource "azurerm_network_security_group" "appgw" {
   }
 }
 
-# Pods have addresses of their node's subnet. CoreDNS and what speaks to kubelets run on the web pool, which is the cluster's system pool:
-# hence names (53) towards it, and kubelets (10250) of the other pool from it. Between the nodes of one pool everything goes; pods are kept
-# apart there by the network policies of config/kubernetes.
+# Pods have addresses of their node's subnet, and a cluster is one: CoreDNS, Calico's Typha (5473), metrics, kubelets, node-local balancing, on
+# ports that change with its version. AKS demands that its subnets reach each other, so between nodes of both pools everything goes; pods of
+# the two tiers are kept apart by the network policies of config/kubernetes.
 resource "azurerm_network_security_group" "web" {
   name                = "nsg-${var.name}-web"
   resource_group_name = azurerm_resource_group.dr.name
@@ -142,32 +142,20 @@ resource "azurerm_network_security_group" "web" {
   }
 
   security_rule {
-    name                         = "same-pool"
-    priority                     = 110
-    direction                    = "Inbound"
-    access                       = "Allow"
-    protocol                     = "*"
-    source_address_prefixes      = azurerm_subnet.web.address_prefixes
-    source_port_range            = "*"
-    destination_address_prefixes = azurerm_subnet.web.address_prefixes
-    destination_port_range       = "*"
-  }
-
-  security_rule {
-    name                       = "names"
-    priority                   = 120
+    name                       = "nodes"
+    priority                   = 110
     direction                  = "Inbound"
     access                     = "Allow"
     protocol                   = "*"
-    source_address_prefixes    = azurerm_subnet.was.address_prefixes
+    source_address_prefixes    = concat(azurerm_subnet.web.address_prefixes, azurerm_subnet.was.address_prefixes)
     source_port_range          = "*"
     destination_address_prefix = "*"
-    destination_port_range     = "53"
+    destination_port_range     = "*"
   }
 
   security_rule {
     name                       = "load-balancer"
-    priority                   = 130
+    priority                   = 120
     direction                  = "Inbound"
     access                     = "Allow"
     protocol                   = "*"
@@ -197,27 +185,15 @@ resource "azurerm_network_security_group" "was" {
   tags                = local.tags
 
   security_rule {
-    name                       = "web-and-kubelets"
-    priority                   = 100
+    name                       = "nodes"
+    priority                   = 110
     direction                  = "Inbound"
     access                     = "Allow"
-    protocol                   = "Tcp"
-    source_address_prefixes    = azurerm_subnet.web.address_prefixes
+    protocol                   = "*"
+    source_address_prefixes    = concat(azurerm_subnet.web.address_prefixes, azurerm_subnet.was.address_prefixes)
     source_port_range          = "*"
     destination_address_prefix = "*"
-    destination_port_ranges    = ["8080", "10250"]
-  }
-
-  security_rule {
-    name                         = "same-pool"
-    priority                     = 110
-    direction                    = "Inbound"
-    access                       = "Allow"
-    protocol                     = "*"
-    source_address_prefixes      = azurerm_subnet.was.address_prefixes
-    source_port_range            = "*"
-    destination_address_prefixes = azurerm_subnet.was.address_prefixes
-    destination_port_range       = "*"
+    destination_port_range     = "*"
   }
 
   security_rule {

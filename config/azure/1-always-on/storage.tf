@@ -116,35 +116,20 @@ resource "azurerm_storage_management_policy" "backups" {
     }
   }
 
-  # Lease and progress are overwritten every few seconds, each time leaving a version.
-  rule {
-    name    = "old-control-versions"
-    enabled = true
-
-    filters {
-      blob_types   = ["blockBlob"]
-      prefix_match = ["${var.container}-control/"]
-    }
-
-    actions {
-      version {
-        delete_after_days_since_creation = 1
-      }
-    }
-  }
-
+  # What was deleted or overwritten leaves a version, and that one a soft-deleted one for undelete_days more: both are paid for. So versions go
+  # after a day, and undelete_days alone says how long a theft can be undone. Lease and progress leave one every few seconds.
   rule {
     name    = "old-versions"
     enabled = true
 
     filters {
       blob_types   = ["blockBlob"]
-      prefix_match = ["${var.container}/", "$web/", "tools/"]
+      prefix_match = ["${var.container}/", "${var.container}-control/", "$web/", "tools/"]
     }
 
     actions {
       version {
-        delete_after_days_since_creation = var.undelete_days
+        delete_after_days_since_creation = 1
       }
     }
   }

@@ -75,9 +75,9 @@ variable "expire_after_days" {
 }
 
 variable "undelete_days" {
-  description = "Deleted or overwritten blobs can be had back for this many days."
+  description = "Deleted or overwritten blobs can be had back for this many days, and are paid for that long and a day or two."
   type        = number
-  default     = 14
+  default     = 7
 
   validation {
     condition     = var.undelete_days >= 7 && var.undelete_days <= 365
@@ -107,7 +107,7 @@ variable "key_vault" {
 }
 
 variable "certificate" {
-  description = "Name of the certificate in the Key Vault that the application gateway shows. Imported, never made, here: see ../README.md."
+  description = "Name of the certificate in the Key Vault that the application gateway shows. Its names must hold the one that users type and `hostname` of 3-full. Imported, never made, here: see ../README.md."
   type        = string
   default     = "gateway"
 }
@@ -184,7 +184,7 @@ variable "registry" {
 }
 
 variable "dns_zone" {
-  description = "A DNS zone to make here (about $0.50 a month), e.g. dr.pocketbank.example: delegate it by day, and stage 3 puts its address there. Empty: none."
+  description = "A DNS zone to make here (about $0.50 a month), e.g. dr.pocketbank.example: delegate it by day. Stage 3 puts the gateway's address there, and ../traffic-dns the name that the users' own one points at. Empty: none."
   type        = string
   default     = ""
 }

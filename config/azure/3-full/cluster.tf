@@ -1,5 +1,5 @@
 # The web pool is the system pool as well: a third one would cost two more nodes. Local accounts stay on, and the kubeconfig that comes out
-# holds a certificate: it works on any machine, with no login program and no directory in between.
+# holds a certificate: it works with no login program and no directory in between, from api_addresses, until the cluster is destroyed.
 resource "azurerm_kubernetes_cluster" "dr" {
   name                = "aks-${var.name}-dr"
   resource_group_name = data.azurerm_resource_group.dr.name
@@ -17,7 +17,7 @@ resource "azurerm_kubernetes_cluster" "dr" {
 
   default_node_pool {
     name                        = "web"
-    vm_size                     = var.node_size
+    vm_size                     = var.web_node_size
     vnet_subnet_id              = data.azurerm_subnet.tier["web"].id
     zones                       = var.zones
     auto_scaling_enabled        = true
@@ -44,7 +44,7 @@ resource "azurerm_kubernetes_cluster" "dr" {
     user_assigned_identity_id = data.azurerm_user_assigned_identity.of["kubelet"].id
   }
 
-  # Pods get addresses of their node's subnet, so that the tiers' network security groups hold for them. Nothing of it is in AWS's
+  # Pods get addresses of their node's subnet, so that the database's network security group knows the tiers. Nothing of it is in AWS's
   # 10.0.0.0/16.
   network_profile {
     network_plugin    = "azure"
@@ -55,15 +55,11 @@ resource "azurerm_kubernetes_cluster" "dr" {
     dns_service_ip    = "10.100.0.10"
   }
 
-  dynamic "api_server_access_profile" {
-    for_each = length(var.api_addresses) > 0 ? [var.api_addresses] : []
-
-    content {
-      authorized_ip_ranges = api_server_access_profile.value
-    }
+  api_server_access_profile {
+    authorized_ip_ranges = var.api_addresses
   }
 
-  # For the alerts on pods.
+  # For the alerts on pods (../4-alerts).
   monitor_metrics {}
 
   timeouts {
@@ -79,7 +75,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "was" {
   name                  = "was"
   kubernetes_cluster_id = azurerm_kubernetes_cluster.dr.id
   mode                  = "User"
-  vm_size               = var.node_size
+  vm_size               = var.was_node_size
   vnet_subnet_id        = data.azurerm_subnet.tier["was"].id
   zones                 = var.zones
   auto_scaling_enabled  = true

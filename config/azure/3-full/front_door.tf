@@ -1,4 +1,4 @@
-# The edge without AWS. Users are sent here by DNS (../traffic-dns), since nobody can move a name that CloudFront answers for.
+# An edge without AWS, under its own name: see `front_door` in variables.tf for why users are sent to the gateway and not here.
 resource "azurerm_cdn_frontdoor_profile" "edge" {
   count = var.front_door ? 1 : 0
 

@@ -4,7 +4,7 @@ output "hostname" {
 }
 
 output "address" {
-  description = "The gateway's address."
+  description = "The gateway's address: where the name that users type is asked for before it leads there."
   value       = azurerm_public_ip.gateway.ip_address
 }
 

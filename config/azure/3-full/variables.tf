@@ -10,13 +10,13 @@ variable "key_vault" {
 }
 
 variable "certificate" {
-  description = "Name of the certificate in it. Its names must hold `hostname`, or the edge refuses it."
+  description = "Name of the certificate in it. Its names must hold `hostname`, or the edge refuses it, and the name that users type, or their browsers do."
   type        = string
   default     = "gateway"
 }
 
 variable "hostname" {
-  description = "Name under which the edge reaches the gateway, in dns_zone where there is one."
+  description = "Name of the gateway, in dns_zone where there is one: the edge reaches it so, and the name that users type leads to it."
   type        = string
 
   validation {
@@ -36,23 +36,45 @@ variable "dns_zone" {
   }
 }
 
-# As in 2-database: TF_VAR_node_size=Standard_D2as_v5 planb failover --stage 3 --resume
-variable "node_size" {
-  description = "Size of the cluster's nodes."
+# Where a region is short of one, as in 2-database: TF_VAR_web_node_size=Standard_D4s_v5 planb failover --stage 3 --resume
+#
+# The web pool is the cluster's system pool as well: AKS wants at least 4 cores and no burstable size there.
+# Source: https://learn.microsoft.com/azure/aks/use-system-pools
+variable "web_node_size" {
+  description = "Size of the web pool's nodes, which carry the cluster's own pods too."
   type        = string
-  default     = "Standard_B2s_v2"
+  default     = "Standard_D4as_v5"
 
   validation {
     condition = contains([
-      "Standard_B2s_v2",
-      "Standard_B2as_v2",
+      "Standard_D4as_v5",
+      "Standard_D4s_v5",
+      "Standard_D4ads_v5",
+      "Standard_D4ds_v5",
+      "Standard_D4as_v4",
+      "Standard_D8as_v5",
+      "Standard_D8s_v5",
+    ], var.web_node_size)
+    error_message = "web_node_size must be one of the list in variables.tf; add yours there: 4 cores or more, not of the B series."
+  }
+}
+
+variable "was_node_size" {
+  description = "Size of the was pool's nodes."
+  type        = string
+  default     = "Standard_D2as_v5"
+
+  validation {
+    condition = contains([
       "Standard_D2as_v5",
       "Standard_D2s_v5",
       "Standard_D2ads_v5",
       "Standard_D4as_v5",
       "Standard_D4s_v5",
-    ], var.node_size)
-    error_message = "node_size must be one of the list in variables.tf; add yours there."
+      "Standard_B2as_v2",
+      "Standard_B2s_v2",
+    ], var.was_node_size)
+    error_message = "was_node_size must be one of the list in variables.tf; add yours there."
   }
 }
 
@@ -62,8 +84,8 @@ variable "nodes" {
   default     = { min = 2, max = 4 }
 
   validation {
-    condition     = var.nodes.min >= 1 && var.nodes.max >= var.nodes.min && var.nodes.max <= 7
-    error_message = "nodes: 1 <= min <= max <= 7; more do not fit the subnets' addresses with 30 pods each."
+    condition     = var.nodes.min >= 2 && var.nodes.max >= var.nodes.min && var.nodes.max <= 7
+    error_message = "nodes: 2 <= min <= max <= 7; AKS wants two in the system pool, and more than 7 do not fit the subnets' addresses with 30 pods each."
   }
 }
 
@@ -85,13 +107,12 @@ variable "kubernetes_version" {
 }
 
 variable "api_addresses" {
-  description = "Networks from which the cluster's API answers, e.g. the operators'. Empty: from everywhere, to those with a certificate."
+  description = "Networks from which the cluster's API answers: those of the operators, and the address that the first site's backup instance goes out by. The kubeconfig is an administrator's, and lies in the state."
   type        = list(string)
-  default     = []
 
   validation {
-    condition     = alltrue([for address in var.api_addresses : can(cidrhost(address, 0))])
-    error_message = "api_addresses must be networks, e.g. 203.0.113.0/24."
+    condition     = length(var.api_addresses) > 0 && alltrue([for address in var.api_addresses : can(cidrhost(address, 0)) && !endswith(address, "/0")])
+    error_message = "api_addresses must be networks, at least one, e.g. [\"203.0.113.0/24\"]: where operators come from. Not the whole internet."
   }
 }
 
@@ -107,24 +128,9 @@ variable "waf_mode" {
 }
 
 variable "front_door" {
-  description = "Whether Azure's own edge stands before the gateway ($35 a month while it does): the way to users where CloudFront is what fails."
+  description = "Whether Azure's own edge stands before the gateway ($35 a month while it does). It answers for its own name (output `front_door`) alone: for the name that users type it wants a custom domain, validated by a TXT record and with a certificate of its own, which takes too long at night. The way to users is the gateway."
   type        = bool
   default     = false
-}
-
-variable "thresholds" {
-  description = "When somebody is told: percent, seconds, and counts in five minutes. The first site's."
-  type = object({
-    node_cpu_percent        = optional(number, 80)
-    node_memory_percent     = optional(number, 85)
-    node_disk_percent       = optional(number, 80)
-    pod_cpu_percent         = optional(number, 85)
-    pod_memory_percent      = optional(number, 85)
-    pod_restarts            = optional(number, 5)
-    gateway_errors          = optional(number, 10)
-    gateway_latency_seconds = optional(number, 2)
-  })
-  default = {}
 }
 
 variable "subscription" {

@@ -58,7 +58,7 @@ pub(super) const KINDS: [(&str, &[&str], Duration); 18] = [
     (
         "http",
         &[
-            "url", "method", "body", "expect", "contains", "times", "interval", "tls_ca",
+            "url", "connect", "method", "body", "expect", "contains", "times", "interval", "tls_ca",
         ],
         Duration::from_secs(10 * 60),
     ),
@@ -90,11 +90,12 @@ pub(super) const KINDS: [(&str, &[&str], Duration); 18] = [
 ];
 
 /// Of one kind or another.
-pub(super) const OWN_KEYS: [&str; 37] = [
+pub(super) const OWN_KEYS: [&str; 38] = [
     "action",
     "args",
     "backend",
     "body",
+    "connect",
     "contact",
     "container",
     "contains",

@@ -250,6 +250,12 @@ fn http(section: &mut Section<'_, '_>) -> Http {
             url,
             "what to ask, e.g. url = \"https://dr.example/actuator/health\"",
         ),
+        connect: section.text("connect", |text| {
+            match text.contains("${") || text.parse::<std::net::IpAddr>().is_ok() {
+                true => template(text),
+                false => Err("must be an IP address, e.g. connect = \"${cluster.address}\"".to_owned()),
+            }
+        }),
         method: section.choice("method", &methods).unwrap_or("GET").to_owned(),
         body: section.text("body", template),
         expect: codes.unwrap_or_else(|| vec![200]),

@@ -28,7 +28,7 @@ locals {
     node-count-low = {
       during     = "PT5M"
       text       = "fewer nodes are ready than the pools' minimum"
-      expression = "sum(kube_node_status_condition{condition=\"Ready\",status=\"true\"}) < ${2 * var.nodes.min}"
+      expression = "sum(kube_node_status_condition{condition=\"Ready\",status=\"true\"}) < ${2 * var.nodes_min}"
     }
     pod-cpu-high = {
       during     = "PT5M"
@@ -59,7 +59,7 @@ resource "azurerm_monitor_metric_alert" "cluster" {
 
   name                = each.key
   resource_group_name = data.azurerm_resource_group.dr.name
-  scopes              = [azurerm_kubernetes_cluster.dr.id]
+  scopes              = [local.cluster]
   severity            = 2
   frequency           = "PT1M"
   window_size         = "PT5M"
@@ -89,7 +89,7 @@ resource "azurerm_monitor_metric_alert" "gateway" {
 
   name                = each.key
   resource_group_name = data.azurerm_resource_group.dr.name
-  scopes              = [azurerm_application_gateway.gateway.id]
+  scopes              = [local.gateway]
   severity            = 1
   frequency           = "PT1M"
   window_size         = "PT5M"
@@ -111,7 +111,7 @@ resource "azurerm_monitor_metric_alert" "gateway" {
 resource "azurerm_monitor_metric_alert" "gateway_errors" {
   name                = "alb-5xx-errors-high"
   resource_group_name = data.azurerm_resource_group.dr.name
-  scopes              = [azurerm_application_gateway.gateway.id]
+  scopes              = [local.gateway]
   severity            = 1
   frequency           = "PT1M"
   window_size         = "PT5M"
@@ -181,7 +181,7 @@ resource "azurerm_monitor_data_collection_rule" "pods" {
 
 resource "azurerm_monitor_data_collection_rule_association" "pods" {
   name                    = "dcra-${var.name}-dr"
-  target_resource_id      = azurerm_kubernetes_cluster.dr.id
+  target_resource_id      = local.cluster
   data_collection_rule_id = azurerm_monitor_data_collection_rule.pods.id
 }
 
@@ -189,8 +189,8 @@ resource "azurerm_monitor_alert_prometheus_rule_group" "pods" {
   name                = "pods-${var.name}-dr"
   resource_group_name = data.azurerm_resource_group.dr.name
   location            = data.azurerm_resource_group.dr.location
-  cluster_name        = azurerm_kubernetes_cluster.dr.name
-  scopes              = [azurerm_monitor_workspace.pods.id, azurerm_kubernetes_cluster.dr.id]
+  cluster_name        = local.cluster_name
+  scopes              = [azurerm_monitor_workspace.pods.id, local.cluster]
   interval            = "PT1M"
   tags                = local.tags
 
