@@ -131,7 +131,7 @@ const AT_HOME: [(&str, &[&str]); 7] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 53] = [
+const PURE: [&str; 55] = [
     "src/runbook.rs",
     "src/runbook/",
     "src/prepare/certificate.rs",
@@ -182,6 +182,8 @@ const PURE: [&str; 53] = [
     "src/restore/replace/names.rs",
     "src/restore/replace/sides.rs",
     "src/edge/routes.rs",
+    "src/serve/status/charts.rs",
+    "src/serve/status/html.rs",
     "src/watch/auto.rs",
     "src/watch/quorum.rs",
     "src/watch/verdict.rs",
