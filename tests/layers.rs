@@ -152,7 +152,12 @@ const AT_HOME: [(&str, &[&str]); 7] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 55] = [
+const PURE: [&str; 60] = [
+    "src/runbook.rs",
+    "src/runbook/",
+    "src/prepare/certificate.rs",
+    "src/prepare/image.rs",
+    "src/prepare/registry/manifest.rs",
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
