@@ -106,7 +106,7 @@ const AT_HOME: [(&str, &[&str]); 7] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 48] = [
+const PURE: [&str; 50] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -152,6 +152,8 @@ const PURE: [&str; 48] = [
     "src/restore/replace/names.rs",
     "src/restore/replace/sides.rs",
     "src/edge/routes.rs",
+    "src/serve/status/charts.rs",
+    "src/serve/status/html.rs",
     "src/watch/auto.rs",
     "src/watch/quorum.rs",
     "src/watch/verdict.rs",
