@@ -418,6 +418,7 @@ mod tests {
                 site: crate::config::steps::Site::Standby,
                 host: None,
             }),
+            drill: None,
         };
         let all = [step("a", 5, &[]), step("b", 10, &["a"]), step("c", 12, &[])];
         assert_eq!(most(&all, 2), Some(Duration::from_secs(15 * 60)));
