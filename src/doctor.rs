@@ -9,6 +9,7 @@ use crate::dump::script;
 use crate::format::index::Way;
 use crate::mysql::dialect::Dialect;
 
+pub mod check;
 pub mod standby;
 
 /// How bad a finding is.

@@ -107,7 +107,7 @@ const AT_HOME: [(&str, &[&str]); 7] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 49] = [
+const PURE: [&str; 51] = [
     "src/backup/proof.rs",
     "src/backup/retention.rs",
     "src/backup/rpo.rs",
@@ -154,6 +154,8 @@ const PURE: [&str; 49] = [
     "src/restore/replace/names.rs",
     "src/restore/replace/sides.rs",
     "src/edge/routes.rs",
+    "src/serve/status/charts.rs",
+    "src/serve/status/html.rs",
     "src/watch/auto.rs",
     "src/watch/quorum.rs",
     "src/watch/verdict.rs",

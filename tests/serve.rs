@@ -3,8 +3,11 @@
 mod daemon;
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daemon::Daemon;
@@ -163,7 +166,7 @@ fn whoever_asks_for_more_than_a_page_gets_a_refusal() {
     // Who never ends a request holds up nobody, nor a stop.
     let silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(at).expect("a connection")).collect();
     let begun = Instant::now();
-    assert_eq!(get(at, "/healthz").0, 200);
+    assert!([200, 503].contains(&get(at, "/healthz").0));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let ended = agent.stop();
     ended.assert_clean(Duration::from_secs(12));
@@ -194,7 +197,8 @@ fn a_token_is_asked_for_and_told_nowhere() {
         ask(at, "GET", "/metrics", &format!("Authorization: Bearer {TOKEN}\r\n")).0,
         200
     );
-    assert_eq!(get(at, "/healthz").0, 200);
+    // Without the token, as soon as the loop went round once.
+    agent.wait("health", SOON, |_| (get(at, "/healthz").0 == 200).then_some(()));
     let ended = agent.stop();
     ended.assert_clean(Duration::from_secs(10));
     assert!(!ended.heard.told().contains(TOKEN), "the token was told");
@@ -222,6 +226,156 @@ fn a_port_that_is_taken_is_told_and_stops_no_backup() {
     planb.reconfigure(&at.to_string(), &other.to_string());
     agent.signal("HUP");
     wait_served(&mut agent);
-    assert_eq!(get(other, "/healthz").0, 200);
+    agent.wait("health", SOON, |_| (get(other, "/healthz").0 == 200).then_some(()));
     agent.stop().assert_clean(Duration::from_secs(10));
+}
+
+/// promtool from the lab, which must find nothing to say.
+fn promtool(args: &[&str], stdin: &str) {
+    let mut tool = Command::new(support::lab_dir().join("prometheus/bin/promtool"));
+    tool.args(args)
+        .current_dir(project().join("config/prometheus"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = tool.spawn().expect("promtool: scripts/lab setup prometheus");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(stdin.as_bytes())
+        .expect("written");
+    let output = child.wait_with_output().expect("an end");
+    let told = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "promtool {args:?}: {told}");
+    // It ends well although it found something to improve.
+    if args[0] == "check" && args[1] == "metrics" {
+        assert_eq!(told, "", "promtool {args:?}");
+    }
+}
+
+fn project() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every name of a metric in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words
+        .filter(|word| word.starts_with("planb_") || word.starts_with("process_"))
+        .collect()
+}
+
+/// There only once something happened.
+const LATER: [&str; 3] = [
+    "planb_proof_age_seconds",
+    "planb_notification_failures_total",
+    "planb_store_retries_total",
+];
+
+#[test]
+fn prometheus_own_judge_finds_nothing_to_improve() {
+    promtool(&["check", "rules", "planb.rules.yml"], "");
+    promtool(&["test", "rules", "planb.rules.test.yml"], "");
+    let at = free_port();
+    let planb = planb("*/2 * * * * *", &format!("listen = \"{at}\""));
+    let mut agent = Daemon::start(&planb);
+    wait_served(&mut agent);
+    agent.wait_log("backup committed", 1, SOON);
+    let metrics = agent.wait("everything in /metrics", SOON, |_| {
+        let answer = get(at, "/metrics").1;
+        let is_whole = answer.contains("planb_serving")
+            && answer.contains("planb_rpo_seconds")
+            && answer.contains("planb_backup_last_rows");
+        is_whole.then(|| body(&answer).to_owned())
+    });
+    promtool(&["check", "metrics"], &metrics);
+    // A rule or a panel about a metric that there is not says nothing for ever.
+    let there = names(&metrics);
+    for file in ["config/prometheus/planb.rules.yml", "config/grafana/planb.json"] {
+        let text = std::fs::read_to_string(project().join(file)).expect("the file");
+        for name in names(&text) {
+            let is_there = there.contains(name) || LATER.contains(&name);
+            assert!(is_there, "{file} speaks of {name}, which /metrics has not");
+        }
+    }
+    let dashboard = std::fs::read_to_string(project().join("config/grafana/planb.json")).expect("the file");
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
+    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() > 10));
+    agent.stop().assert_clean(Duration::from_secs(10));
+}
+
+#[test]
+fn a_check_is_one_line_with_figures_and_the_exit_code_of_a_plugin() {
+    let planb = planb("0 3 * * *", "");
+    let one = |exit: i32| {
+        let output = planb.run(&["check"]);
+        assert_eq!(output.status.code(), Some(exit), "{}", support::planb::text(&output));
+        let line = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        line
+    };
+    assert!(one(2).starts_with("PLANB CRITICAL - backup: there is no good backup"));
+    planb.backup(&[]);
+    // How full this machine's disk is, is its own matter.
+    let json = planb.run(&["--json", "check"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("one object");
+    let checks = json["checks"].as_array().expect("a list");
+    let state = |about: &str| {
+        checks
+            .iter()
+            .find(|check| check["about"] == about)
+            .map(|check| check["state"].clone())
+    };
+    assert_eq!(
+        (&json["v"], state("backup"), state("proof")),
+        (&1.into(), Some("OK".into()), Some("WARNING".into()))
+    );
+    let is_full = state("disk") == Some("CRITICAL".into());
+    let line = one(if is_full { 2 } else { 1 });
+    assert!(
+        line.contains(" - proof: no backup was restored and checked yet"),
+        "{line}"
+    );
+    let figures = line.split_once(" | ").expect("figures").1;
+    assert!(
+        figures.starts_with("rpo=") && figures.contains(";;86400;0 ") && figures.contains(" backups=1;"),
+        "{figures}"
+    );
+    let verbose = String::from_utf8(planb.run(&["check", "--verbose"]).stdout).expect("text");
+    for about in [
+        "backup", "proof", "lease", "serving", "secrets", "disk", "clock", "version",
+    ] {
+        assert!(
+            verbose
+                .lines()
+                .any(|line| line.split_whitespace().nth(1) == Some(about)
+                    || line.split_whitespace().next() == Some(about)),
+            "{about}: {verbose}"
+        );
+    }
+
+    // A certificate of somebody's authority, read as openssl wrote it.
+    let tls = support::tls_files(planb.path());
+    let ends = planb::doctor::check::ends_of(&std::fs::read(&tls.ca).expect("a certificate"));
+    assert_eq!(ends.len(), 1);
+    let told = Command::new("openssl")
+        .args(["x509", "-enddate", "-noout", "-dateopt", "iso_8601", "-in"])
+        .arg(&tls.ca)
+        .output();
+    let told = String::from_utf8(told.expect("openssl").stdout).expect("text");
+    assert_eq!(
+        told.trim(),
+        format!("notAfter={}", ends[0].strftime("%Y-%m-%d %H:%M:%SZ"))
+    );
+
+    planb.write_config("nothing = 1");
+    assert!(one(3).starts_with("PLANB UNKNOWN - configuration: "));
+    std::fs::remove_file(planb.config()).expect("a file");
+    one(3);
 }

@@ -90,6 +90,15 @@ resource "aws_iam_role_policy" "failback" {
         Action   = "elasticloadbalancing:DescribeTargetHealth"
         Resource = "*"
       },
+      {
+        Sid    = "KeepTheOldPrimaryBeforeAFailback"
+        Effect = "Allow"
+        Action = ["rds:CreateDBSnapshot", "rds:DescribeDBSnapshots"]
+        Resource = [
+          data.aws_db_instance.source.db_instance_arn,
+          "arn:aws:rds:${var.region}:${data.aws_caller_identity.current.account_id}:snapshot:planb-*",
+        ]
+      },
     ]
   })
 }

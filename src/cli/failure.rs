@@ -63,7 +63,10 @@ impl Failure {
                 json!({"v": 1, "error": {"message": self.message(), "exit": self.exit_code()}})
             );
         }
-        eprintln!("planb: {}", self.message());
+        // A check has said everything in its one line.
+        if !self.message().is_empty() {
+            eprintln!("planb: {}", self.message());
+        }
     }
 }
 

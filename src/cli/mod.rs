@@ -12,6 +12,7 @@ mod accounts;
 mod agent;
 mod backup;
 mod backups;
+mod check;
 mod config_check;
 mod cost;
 mod doctor;
@@ -84,6 +85,12 @@ enum Command {
     Prune(prune::PruneArgs),
     /// Show what would be lost now, and what there is to restore
     Status(status::StatusArgs),
+    /// For monitoring systems: whether all is well, in one line and an exit code
+    #[command(
+        after_help = "Exit codes are those of monitoring plugins (Nagios, Icinga), not PlanB's own:\n\
+        0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also: the configuration cannot be read)."
+    )]
+    Check(check::CheckArgs),
     /// Check everything that must hold before a disaster
     Doctor,
     /// Bring the service up in the other cloud, stage by stage
@@ -180,6 +187,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Restore(args) => restore::run(&common, &args).await,
             Command::Prune(args) => prune::run(&common, &args).await,
             Command::Status(args) => status::run(&common, &args).await,
+            Command::Check(args) => check::run(&common, &args).await,
             Command::Doctor => doctor::run(&common).await,
             Command::Failover(args) => failover::run(&common, &args).await,
             Command::Failback(args) => failback::run(&common, &args).await,

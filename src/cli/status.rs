@@ -11,7 +11,7 @@ use super::{Common, follow, open, present, watch};
 use crate::agent::schedule::Cron;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::proof::overdue;
-use crate::backup::rpo::{Newest, RunTimes, worst_case};
+use crate::backup::rpo::{Newest, Rpo, RunTimes, worst_case};
 use crate::config::{Config, Schedule};
 
 #[derive(Debug, Args)]
@@ -35,12 +35,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
         None => None,
     };
     let slow_run = RunTimes::of(&entries).slow();
-    let newest_good = Newest::of(&entries);
-    let next = newest_good
-        .good
-        .as_ref()
-        .and_then(|newest| next_commit(&config, newest.data_from, slow_run.unwrap_or_default(), now));
-    let rpo = newest_good.assess(config.targets.rpo, next, now);
+    let rpo = rpo_of(&config, &entries, now);
     let worst = interval(&config, now)
         .zip(slow_run)
         .map(|(interval, run)| worst_case(interval, run));
@@ -139,6 +134,17 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
     }
     println!("backups   {} good, {} in all", good.count(), present::bytes(stored));
     Ok(())
+}
+
+/// As the listing has it, by the store's clock.
+pub fn rpo_of(config: &Config, entries: &[Entry], now: Timestamp) -> Rpo {
+    let slow_run = RunTimes::of(entries).slow().unwrap_or_default();
+    let newest = Newest::of(entries);
+    let next = newest
+        .good
+        .as_ref()
+        .and_then(|good| next_commit(config, good.data_from, slow_run, now));
+    newest.assess(config.targets.rpo, next, now)
 }
 
 const NEVER_PROVEN: &str = "none: no backup was restored and checked yet";

@@ -21,6 +21,7 @@ pub mod http;
 pub mod listen;
 pub mod metrics;
 pub mod pages;
+pub mod status;
 
 use board::Board;
 use guard::{Guard, TokenTooShort};

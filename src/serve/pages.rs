@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::board::{Board, Facts};
 use super::http::{Request, Response};
-use super::metrics;
+use super::{metrics, status};
 
 /// The loop goes round every 15 s.
 const TICKS_WITHIN: Duration = Duration::from_secs(60);
@@ -20,6 +20,7 @@ pub fn is_open(path: &str) -> bool {
 
 pub async fn answer(board: &Board, request: &Request) -> Response {
     match request.path.as_str() {
+        "/" => status::page(board).await,
         "/healthz" => health(&board.look()),
         "/readyz" => readiness(&board.look()),
         "/metrics" => {
@@ -34,7 +35,7 @@ pub async fn answer(board: &Board, request: &Request) -> Response {
                 ..Response::text(200, body)
             }
         }
-        _ => Response::text(404, "there are /metrics, /healthz and /readyz\n"),
+        _ => Response::text(404, "there are /, /metrics, /healthz and /readyz\n"),
     }
 }
 
