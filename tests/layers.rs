@@ -152,7 +152,7 @@ const AT_HOME: [(&str, &[&str]); 7] = [
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.
-const PURE: [&str; 60] = [
+const PURE: &[&str] = &[
     "src/runbook.rs",
     "src/runbook/",
     "src/prepare/certificate.rs",

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::failure::{Failure, told};
 use super::screen::Screen;
 use super::tell::{Both, Teller};
-use super::{Common, open, present};
+use super::{Common, open};
 use crate::backup::claim;
 use crate::backup::lease::{self, Lease, LeaseError, Who};
 use crate::config::Config;
@@ -26,7 +26,7 @@ use crate::steps::{self, Executor};
 
 mod report;
 
-pub use report::{standing_json, standing_line};
+pub use report::{loss, standing_json, standing_line};
 
 /// A process that vanished blocks the next for at most this long.
 const LEASE_FOR: Duration = Duration::from_secs(30);
@@ -518,14 +518,4 @@ pub fn unanswered(refusals: Vec<Refusal>, accepted: &[Accepted]) -> Vec<Refusal>
         eprintln!("planb: accepted: {}: {}", waived.rule.name(), waived.why);
     }
     left
-}
-
-/// For facts and lines.
-pub fn loss(backup: &Chosen, now: jiff::Timestamp) -> String {
-    let lost = Duration::try_from(now.duration_since(backup.consistent_at)).unwrap_or_default();
-    format!(
-        "everything written between {} and now would be lost: {}",
-        present::time(backup.consistent_at),
-        present::duration(lost)
-    )
 }

@@ -278,7 +278,10 @@ mod tests {
             ]
         );
         let left: Vec<&str> = found.skipped.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(left, ["fence", "last-backup", "traffic", "regulator"]);
+        assert_eq!(
+            left,
+            ["page-since-when", "fence", "last-backup", "traffic", "regulator"]
+        );
         let open = found
             .config
             .failover_steps

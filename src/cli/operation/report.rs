@@ -1,9 +1,12 @@
 //! What came of an operation, for a person and for a script.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::Desk;
 use crate::cli::failure::Failure;
+use crate::cli::present;
 use crate::recovery::engine::Rest;
 use crate::recovery::event::Ended;
 use crate::recovery::journal::Position;
@@ -172,4 +175,14 @@ fn result_json(rest: &Rest, position: &Position) -> Value {
         "standing": standing_json(position),
         "steps": operation.map(crate::cli::screen::steps_json),
     })
+}
+
+/// For facts and lines.
+pub fn loss(backup: &crate::recovery::event::Chosen, now: jiff::Timestamp) -> String {
+    let lost = Duration::try_from(now.duration_since(backup.consistent_at)).unwrap_or_default();
+    format!(
+        "everything written between {} and now would be lost: {}",
+        present::time(backup.consistent_at),
+        present::duration(lost)
+    )
 }

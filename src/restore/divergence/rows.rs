@@ -148,7 +148,9 @@ mod tests {
 
     const HEAD: &[u8] = b"INSERT INTO `s`.`t` (`a`,`b`) VALUES\n";
 
-    fn member(rows: &[Vec<(Option<Vec<u8>>, Literal)>]) -> Vec<u8> {
+    type Row = Vec<(Option<Vec<u8>>, Literal)>;
+
+    fn member(rows: &[Row]) -> Vec<u8> {
         let mut text = Vec::new();
         for (at, row) in rows.iter().enumerate() {
             // Two rows a statement.
