@@ -181,8 +181,10 @@ fn script(path: PathBuf, text: &str) {
 
 impl Lab {
     fn new(flavor: Flavor) -> Self {
-        let primary = Server::start(flavor, &[]);
-        let standby = Server::start(flavor, &[]);
+        Self::with(Server::start(flavor, &[]), Server::start(flavor, &[]))
+    }
+
+    fn with(primary: Server, standby: Server) -> Self {
         primary.sql(&format!(
             "CREATE DATABASE bank; CREATE USER app@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON bank.* TO app@'%';
              CREATE TABLE bank.accounts (id INT PRIMARY KEY, money INT NOT NULL);
@@ -658,10 +660,42 @@ fn a_plan_shows_everything_and_touches_nothing() {
     assert!(never.contains("nobody can answer"), "{never}");
 }
 
-/// What nobody outside reaches is done by the runner: the operator's command follows, and may be closed and opened again.
+/// Runs `work` on a thread whose network is `network`, or a new one with a loopback and nothing else; what it starts stays there.
+fn in_a_network<T: Send>(network: Option<&std::fs::File>, work: impl FnOnce() -> T + Send) -> T {
+    use std::os::fd::AsRawFd as _;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: take numbers, one of an open descriptor, and change this thread only.
+            #[expect(unsafe_code, reason = "the standard library knows no namespaces")]
+            let done = match network {
+                Some(network) => unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) },
+                None => unsafe { libc::unshare(libc::CLONE_NEWNET) },
+            };
+            let error = std::io::Error::last_os_error();
+            assert_eq!(done, 0, "no network namespace ({error}): this test must be run by root");
+            let up = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status();
+            assert!(up.expect("ip, of iproute2").success());
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// What nobody outside reaches is done by the runner, beside the standby in a network of its own: the operator's command follows, and
+/// may be closed and opened again.
 #[test]
 fn the_runner_does_what_only_it_can() {
-    let lab = Lab::new(Flavor::MySql);
+    // First, so that the thread which starts servers belongs to the usual network.
+    let primary = Server::start(Flavor::MySql, &[]);
+    let (standby, network) = in_a_network(None, || {
+        let network = std::fs::File::open("/proc/thread-self/ns/net").expect("its network");
+        (Server::start(Flavor::MySql, &[]), network)
+    });
+    let outside = std::net::TcpStream::connect(("127.0.0.1", standby.port));
+    assert!(outside.is_err(), "nobody outside reaches the standby");
+    let lab = Lab::with(primary, standby);
     lab.planb.backup(&[]);
     for step in ["restore", "verify", "accounts", "standby-open"] {
         lab.planb.reconfigure(
@@ -674,7 +708,7 @@ fn the_runner_does_what_only_it_can() {
         .planb
         .spawn(&[&["failover", "--stage", "3", "--yes"], &accepted[..]].concat());
     // Nobody is there to do it yet: the operator waits, and is closed.
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(120);
     let step = |name: &str| {
         let status = lab.status();
         let steps = status["operation"]["steps"].as_array().cloned().unwrap_or_default();
@@ -689,7 +723,9 @@ fn the_runner_does_what_only_it_can() {
     assert_eq!(step("restore"), "waiting");
     operator.kill().expect("killed");
     operator.wait().expect("ended");
-    let mut runner = lab.planb.spawn(&["runner"]);
+    // Whoever looks on from outside sees it to the end.
+    let follower = lab.planb.spawn(&["status", "--follow"]);
+    let mut runner = in_a_network(Some(&network), || lab.planb.spawn(&["runner"]));
     while step("accounts") != "done" {
         assert!(Instant::now() < until, "{}", lab.status());
     }
@@ -706,8 +742,15 @@ fn the_runner_does_what_only_it_can() {
         by_runner("restore begins") && by_runner("open begins") && !by_runner("fence begins"),
         "{history}"
     );
-    lab.app(&lab.standby, "INSERT INTO bank.log (what) VALUES ('new')")
-        .expect("served");
+    let followed = support::planb::text(&follower.wait_with_output().expect("ended"));
+    assert!(
+        followed.starts_with("exit Some(0)") && followed.contains("ended; the standby serves"),
+        "{followed}"
+    );
+    in_a_network(Some(&network), || {
+        lab.app(&lab.standby, "INSERT INTO bank.log (what) VALUES ('new')")
+            .expect("served");
+    });
     runner.kill().expect("killed");
     runner.wait().expect("ended");
 }

@@ -444,8 +444,9 @@ async fn quotas_are_read_over_pages_and_lacks_are_named() {
 #[tokio::test]
 async fn an_azure_that_misbehaves_gets_no_token_and_no_belief() {
     type Twist = fn(&str) -> Answer;
+    type Expected = fn(&QuotaError) -> bool;
     let token = Secret::new("arm-t0ken");
-    let strange: [(Twist, fn(&QuotaError) -> bool); 7] = [
+    let strange: [(Twist, Expected); 7] = [
         (
             |_| Answer::new(403, "{}"),
             |e| matches!(e, QuotaError::Denied { status: 403, .. }),

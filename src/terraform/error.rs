@@ -13,6 +13,8 @@ pub enum Error {
          path in the configuration"
     )]
     NotInstalled { looked_for: String },
+    #[error("{} is not there: dir must be the directory of the stage, on every machine that goes on with it", .0.display())]
+    NoDirectory(PathBuf),
     #[error("{what}: {detail}")]
     Io { what: String, detail: String },
     /// Providers, modules or the state's backend could not be had. `hint` says how to have them beforehand.
@@ -67,9 +69,11 @@ impl Error {
     /// Whether trying again cannot help unless a person changes something.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::NotInstalled { .. } | Self::Protected(_) | Self::StateNotSaved { .. } | Self::Unexpected { .. } => {
-                true
-            }
+            Self::NotInstalled { .. }
+            | Self::NoDirectory(_)
+            | Self::Protected(_)
+            | Self::StateNotSaved { .. }
+            | Self::Unexpected { .. } => true,
             Self::Io { .. }
             | Self::Init { .. }
             | Self::Locked { .. }

@@ -140,6 +140,10 @@ impl Terraform {
     /// # Errors
     /// [`Error::Init`] with what to do beforehand; [`Error::NotInstalled`].
     pub async fn init(&self, cancel: &CancellationToken) -> Result<(), Error> {
+        // A program that is started where there is nothing is said not to be there itself.
+        if !self.dir.is_dir() {
+            return Err(Error::NoDirectory(self.dir.clone()));
+        }
         let place = self.workplace()?;
         let mut args = vec!["-reconfigure".to_owned()];
         let locked = self.dir.join(".terraform.lock.hcl").exists();

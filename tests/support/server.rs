@@ -415,6 +415,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err);
+        in_this_network(&mut command);
         self.child = Some(spawn_for_life(command));
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -461,6 +462,27 @@ fn free_port() -> u16 {
         .and_then(|listener| listener.local_addr())
         .unwrap_or_else(|error| panic!("no free port: {error}"))
         .port()
+}
+
+/// Another thread spawns it, and a thread may have a network of its own.
+fn in_this_network(command: &mut Command) {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let network = |path: &str| fs::File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let (own, usual) = (network("/proc/thread-self/ns/net"), network("/proc/self/ns/net"));
+    let number = |file: &fs::File| file.metadata().map(|metadata| metadata.ino()).ok();
+    if number(&own) == number(&usual) {
+        return;
+    }
+    // SAFETY: between fork and exec only a call that takes numbers, one of them of a descriptor that is open as long as the command.
+    #[expect(unsafe_code, reason = "the standard library knows no namespaces")]
+    unsafe {
+        command.pre_exec(move || match libc::setns(own.as_raw_fd(), libc::CLONE_NEWNET) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
 }
 
 /// Spawns a child that the kernel kills when this process ends. That promise is tied to the *thread* that
