@@ -1,7 +1,6 @@
 //! The agent's routine proof: the newest good backup restored on a real scratch server, compared, written down and thrown
 //! away, while backups go on.
 
-#[allow(dead_code, reason = "the daemon's own tests use the rest")]
 mod daemon;
 mod support;
 
