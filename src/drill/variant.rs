@@ -151,8 +151,13 @@ fn isolate(config: &Config, step: &mut Step, makers: &BTreeSet<String>, mistakes
             }
             terraform.workspace = Some(config.drill.workspace.clone());
             for (variable, value) in &config.drill.variables {
+                // Terraform refuses a variable that a root does not declare: where a step sets this one, only such steps get it.
+                let is_set_by_some = config.failover_steps.iter().any(|step| sets(&step.kind, variable));
+                let before = terraform.variables.len();
                 terraform.variables.retain(|(name, _)| name != variable);
-                terraform.variables.push((variable.clone(), value.clone()));
+                if terraform.variables.len() < before || !is_set_by_some {
+                    terraform.variables.push((variable.clone(), value.clone()));
+                }
             }
         }
         Kind::Restore(server) | Kind::Verify(server) | Kind::Accounts(server) | Kind::Open(server) => {
@@ -210,6 +215,10 @@ fn isolate(config: &Config, step: &mut Step, makers: &BTreeSet<String>, mistakes
 }
 
 /// Whether a text holds an output of one of these steps.
+fn sets(kind: &Kind, variable: &str) -> bool {
+    matches!(kind, Kind::Terraform(terraform) if terraform.variables.iter().any(|(name, _)| name == variable))
+}
+
 fn names_any(text: &str, makers: &BTreeSet<String>) -> bool {
     makers.iter().any(|maker| text.contains(&format!("${{{maker}.")))
 }
@@ -253,6 +262,31 @@ mod tests {
 
     fn config(text: &str) -> Config {
         Config::parse(text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_name_of_its_own_goes_where_the_real_one_stands_and_to_no_root_that_does_not_know_it() {
+        let bank = include_str!("../../config/pocketbank.toml");
+        let found = variant(&config(bank), 3).expect("isolated");
+        let named: Vec<(&str, Vec<&str>)> = found
+            .config
+            .failover_steps
+            .iter()
+            .filter_map(|step| match &step.kind {
+                Kind::Terraform(terraform) => Some((
+                    step.name.as_str(),
+                    terraform
+                        .variables
+                        .iter()
+                        .filter(|(name, _)| name == "server_name")
+                        .map(|(_, value)| value.as_str())
+                        .collect(),
+                )),
+                _ => None,
+            })
+            .collect();
+        assert!(named.contains(&("database", vec!["pocketbank-drill"])), "{named:?}");
+        assert!(named.contains(&("cluster", vec![])), "{named:?}");
     }
 
     #[test]
