@@ -13,6 +13,7 @@ use super::operation::{Desk, Opening, OperationArgs, confirm, loss, refuse, stan
 use super::screen::Screen;
 use super::{Common, open, present};
 use crate::backup::entry::{Entry, Standing};
+use crate::mysql::DbError;
 use crate::recovery::engine::Rest;
 use crate::recovery::event::Accepted;
 use crate::recovery::journal::Position;
@@ -256,7 +257,14 @@ async fn ask_primary(desk: &Desk) -> Answer {
     let finder = Finder::new(desk.config.source.clone(), Resolver::for_config(&desk.config));
     let asked = async {
         let address = finder.address().await.map_err(|error| error.to_string())?;
-        let mut session = address.connect().await.map_err(|error| error.to_string())?;
+        let mut session = match address.connect().await {
+            Ok(session) => session,
+            // Whoever refuses a login is there.
+            Err(error @ (DbError::Login { .. } | DbError::Locked { .. } | DbError::Denied { .. })) => {
+                return Ok(error.to_string());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         let version = session
             .scalar("SELECT VERSION()")
             .await

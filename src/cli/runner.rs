@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::drill::schedule;
@@ -45,11 +46,12 @@ async fn serve(common: &Common) -> Result<(), Failure> {
     let mut interrupted = std::pin::pin!(super::backup::interrupted());
     let mut left_at = None;
     let stop = CancellationToken::new();
-    let mut drills = std::pin::pin!(schedule::keep(common.clone(), Keeper::Runner, stop.clone()));
+    // Aborted with its owner: what it has begun then is taken back after the next start.
+    let mut beside = JoinSet::new();
+    beside.spawn(schedule::keep(common.clone(), Keeper::Runner, stop.clone()));
     loop {
         tokio::select! {
             () = &mut interrupted => break,
-            () = &mut drills => break,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         let position = match desk.journal.read().await {

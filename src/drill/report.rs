@@ -212,10 +212,16 @@ pub fn report(entries: &[Entry]) -> Option<Report> {
         target_seconds: number(facts::RTO).unwrap_or(0.0),
     };
     let failure = steps.iter().find(|step| step.state == "failed");
+    let is_compared = steps.iter().any(|step| step.kind == "verify" && step.state == "done");
     let (result, why) = match (is_healthy, failure) {
-        (true, _) if rpo.is_met() && rto.is_met() => (Verdict::Met, String::new()),
-        (true, _) => (Verdict::Missed, missed(rpo, rto)),
-        (false, Some(step)) => (Verdict::Failed, format!("step {}: {}", step.name, step.note)),
+        // Also one that the plan goes on without: a rehearsal is there to find it.
+        (_, Some(step)) => (Verdict::Failed, format!("step {}: {}", step.name, step.note)),
+        (true, None) if !is_compared => (
+            Verdict::Failed,
+            "nothing was compared with the backup: the plan needs a step of kind verify".to_owned(),
+        ),
+        (true, None) if rpo.is_met() && rto.is_met() => (Verdict::Met, String::new()),
+        (true, None) => (Verdict::Missed, missed(rpo, rto)),
         (false, None) => {
             let reason = abandoning.map_or("it was never taken up again", |(_, reason)| reason);
             (Verdict::Interrupted, reason.to_owned())

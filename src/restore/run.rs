@@ -157,15 +157,7 @@ impl Restore {
     /// # Errors
     /// The database's; the next trial there repeats it.
     pub async fn discard(&self, cancel: &CancellationToken) -> Result<(), RestoreError> {
-        let mut session = self.address.connect().await?;
-        take_hold_for(true, &mut session, cancel).await?;
-        for record in ledger::records(&mut session).await? {
-            if record.trial && record.digest == self.archive.digest {
-                ledger::forget(&mut session, &record).await?;
-            }
-        }
-        session.close().await;
-        Ok(())
+        discard(&self.address, &self.archive.digest, cancel).await
     }
 
     /// Puts back what a restore that replaces has found on this target; see [`replace::roll_back`].
@@ -517,4 +509,20 @@ async fn replaced(session: &mut Session, digest: &str) -> Result<Vec<Replaced>, 
         });
     }
     Ok(all)
+}
+
+/// Takes the trials of the backup with this digest off a target again; the backup itself need not be there any more.
+///
+/// # Errors
+/// The database's; to be repeated.
+pub async fn discard(address: &Address, digest: &str, cancel: &CancellationToken) -> Result<(), RestoreError> {
+    let mut session = address.connect().await?;
+    take_hold_for(true, &mut session, cancel).await?;
+    for record in ledger::records(&mut session).await? {
+        if record.trial && record.digest == digest {
+            ledger::forget(&mut session, &record).await?;
+        }
+    }
+    session.close().await;
+    Ok(())
 }

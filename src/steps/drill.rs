@@ -17,7 +17,7 @@ use crate::restore::compare::compare;
 use crate::restore::ledger;
 use crate::restore::load::Progress;
 use crate::restore::plan::Wish;
-use crate::restore::run::Restore;
+use crate::restore::run::{Restore, discard};
 
 impl Executor {
     /// What a step does where nothing is real.
@@ -104,10 +104,12 @@ impl Executor {
 
     /// Schemas that carry the rehearsal's mark, and accounts that it made.
     async fn unrehearse_restore(&self, task: &Task, server: &Server) -> Result<String, StepError> {
-        // What made the server is taken back after this, and takes along whatever cannot be reached any more.
+        // What made this very server is taken back after this, and takes along whatever cannot be reached any more.
         let before = task.operation.plan.before(&task.step.name);
-        let makers = before.into_iter().filter_map(|name| task.operation.plan.step(name));
-        let is_made = makers.into_iter().any(|step| step.kind == "terraform");
+        let mut makers = before.into_iter().filter_map(|name| task.operation.plan.step(name));
+        let is_made = server.host.as_deref().is_some_and(|host| {
+            makers.any(|step| step.kind == "terraform" && host.contains(&format!("${{{}.", step.name)))
+        });
         let address = match self.address(task, server).await {
             Ok(address) => address,
             Err(error) if is_made => return Ok(format!("its server is not known ({error}), and goes by itself")),
@@ -123,9 +125,13 @@ impl Executor {
         let dropped = drop_claimed(&mut session).await;
         session.close().await;
         let dropped = dropped.map_err(db_error)?;
-        let (archive, chosen) = self.archive(task).await?;
-        let restore = self.trial(task, archive, &address, Vec::new());
-        restore.discard(&task.cancel).await.map_err(restore_error)?;
+        let Some(chosen) = &task.operation.backup else {
+            return Ok("no backup was chosen".to_owned());
+        };
+        // By its digest alone: a backup that proved damaged, or is pruned by now, must not keep the rest from being taken back.
+        discard(&address, &chosen.digest, &task.cancel)
+            .await
+            .map_err(restore_error)?;
         Ok(format!("{} is off the server again, {dropped} accounts too", chosen.id))
     }
 

@@ -16,6 +16,10 @@ use crate::recovery::state::State;
 /// With fewer, one that is cut off is half of all.
 const FEWEST: usize = 3;
 
+/// What a person reads where it was over before anything was committed.
+pub const RECOVERED: &str = "the primary is healthy again and nothing is committed: planb failover --abandon takes back what was begun, \
+     --resume goes on";
+
 /// What the configuration allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
@@ -126,7 +130,14 @@ pub fn decide(sight: &Sight<'_>, facts: &Facts<'_>, policy: &Policy) -> Decision
         && state.operations > shot.after
     {
         return match (state.open(), facts.person) {
-            (Some(open), None) if open.number == shot.after + 1 => Decision::GoOn,
+            (Some(open), None) if open.number == shot.after + 1 => {
+                // Before the commit point the primary is the one to protect; what stands already is a person's to take back.
+                if sight.tally.verdict == Health::Healthy && open.committed_at.is_none() {
+                    Decision::Settle(RECOVERED.to_owned())
+                } else {
+                    Decision::GoOn
+                }
+            }
             (Some(_), Some(person)) => Decision::Settle(format!("{person} took it over")),
             (Some(_), None) => Decision::Settle("another operation is open".to_owned()),
             (None, _) => Decision::Settle("it has ended; planb history tells how".to_owned()),
@@ -178,6 +189,16 @@ fn against(sight: &Sight<'_>, facts: &Facts<'_>, policy: &Policy) -> Vec<Reason>
         add(
             Rule::PrimaryHealthy.name(),
             format!("the primary's database still answers ({})", answers.join("; ")),
+        );
+    }
+    let unasked = sight.tally.database_unasked();
+    if !unasked.is_empty() {
+        add(
+            "database-unasked",
+            format!(
+                "whether the primary's database is down could not be asked ({})",
+                unasked.join("; ")
+            ),
         );
     }
     match facts.loss {

@@ -224,12 +224,16 @@ fn whoever_vanished_is_followed_and_a_person_is_not() {
         case.state = opened("watcher w1");
     };
     assert_eq!(decided(in_hand), Decision::GoOn);
-    // Also where the outage is over by now: an operation that was begun comes to its end.
-    let over = decided(|case| {
-        in_hand(case);
-        case.tally = votes(&[(Health::Healthy, Health::Healthy); 3]);
-    });
-    assert_eq!(over, Decision::GoOn);
+    // Once it is committed it comes to its end, also where the outage is over by now. Before that, the primary stays.
+    let over = |is_committed: bool| {
+        decided(|case| {
+            in_hand(case);
+            case.tally = votes(&[(Health::Healthy, Health::Healthy); 3]);
+            case.state.operation.as_mut().expect("open").committed_at = is_committed.then(now);
+        })
+    };
+    assert_eq!(over(true), Decision::GoOn);
+    assert_eq!(over(false), Decision::Settle(RECOVERED.to_owned()));
     let settled = |decision: Decision| matches!(decision, Decision::Settle(_));
     assert!(settled(decided(|case| {
         in_hand(case);

@@ -150,6 +150,22 @@ impl Tally {
         answers
     }
 
+    /// Watchers that watch the database and cannot ask it (a wrong password, a canary that is gone): it may serve all the same.
+    pub fn database_unasked(&self) -> Vec<String> {
+        let mut unasked = Vec::new();
+        for (name, ballot) in &self.ballots {
+            let Ballot::Vote { observation, .. } = ballot else {
+                continue;
+            };
+            let mute = observation
+                .probes
+                .iter()
+                .filter(|seen| seen.plane == Plane::Data && seen.kind == DATABASE && seen.is_mute);
+            unasked.extend(mute.map(|seen| format!("{name}: {} {}", seen.probe, seen.said)));
+        }
+        unasked
+    }
+
     /// A line for each watcher.
     pub fn lines(&self, now: Timestamp) -> Vec<String> {
         let line = |(name, ballot): &(String, Ballot)| format!("{name}: {}", ballot.told(now));

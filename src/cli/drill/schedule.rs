@@ -30,11 +30,12 @@ pub async fn keep(common: Common, keeper: Keeper, stop: CancellationToken) {
         let Ok(config) = Config::load(&common.config) else {
             continue;
         };
-        let Some(text) = config.drill.schedule.as_deref().filter(|_| config.drill.by == keeper) else {
+        if config.drill.by != keeper {
             continue;
-        };
+        }
         let now = open::clock().now();
-        let is_due = is_due(text, looked, now);
+        let schedule = config.drill.schedule.as_deref();
+        let is_due = schedule.is_some_and(|text| is_due(text, looked, now));
         looked = now;
         let what = if is_due {
             What::Rehearse {
@@ -50,7 +51,8 @@ pub async fn keep(common: Common, keeper: Keeper, stop: CancellationToken) {
         let wanted = Wanted {
             what,
             by: by(Some("schedule".to_owned())),
-            stop: stop.clone(),
+            // One of its own: a rehearsal that gives way stops nothing else.
+            stop: stop.child_token(),
         };
         match rehearse(&common, &config, wanted).await {
             Ok(reports) => {

@@ -22,12 +22,15 @@ use crate::recovery::event::{Accepted, By, Ended};
 use crate::recovery::journal::Position;
 use crate::recovery::plan::Place;
 use crate::recovery::rules::Rule;
-use crate::watch::auto::{self, Decision, Facts, Policy, Reason, Rested, Shot, Sight};
+use crate::watch::auto::{self, Decision, Facts, Policy, RECOVERED, Reason, Rested, Shot, Sight};
 use crate::watch::board::{Board, Refrained};
+use crate::watch::verdict::Health;
 use crate::watch::watcher::{Deputy, View};
 
 /// Who writes to a journal without being a person.
-const NO_PERSON: [&str; 3] = ["watcher ", "runner", "agent"];
+const NO_PERSON: [&str; 2] = ["runner", "agent"];
+/// How often whoever carries it on looks whether the primary is back.
+const LOOKS_EVERY: Duration = Duration::from_secs(10);
 /// Times that the end of what was begun is tried to be written down.
 const TRIES: u32 = 5;
 
@@ -126,15 +129,42 @@ impl OnDuty {
             _ => return Ok(()),
         };
         let screen = Arc::new(Screen::logged());
-        let (rest, position) = desk
-            .go_on_until(position, &screen, cancel.clone().cancelled_owned())
-            .await?;
+        let is_back = CancellationToken::new();
+        let stop = async {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = self.recovered(desk) => is_back.cancel(),
+            }
+        };
+        let (rest, position) = desk.go_on_until(position, &screen, stop).await?;
         match &rest {
+            Rest::Stopped if is_back.is_cancelled() && !is_committed(&position) => {
+                desk.teller.stopped(&position, RECOVERED);
+                self.settle(RECOVERED).await
+            }
             // This process ends, or lost its right: another one goes on.
             Rest::Stopped | Rest::Lost => Ok(()),
             rest => {
                 desk.teller.rested(rest, &position, &told(rest));
                 self.settle(&told(rest)).await
+            }
+        }
+    }
+
+    /// Once most watchers find the primary healthy while nothing is committed yet.
+    async fn recovered(&self, desk: &Desk) {
+        loop {
+            tokio::time::sleep(LOOKS_EVERY).await;
+            let Ok(Together { tally, .. }) = super::together(&self.config, &self.watch, &desk.stores).await else {
+                continue;
+            };
+            if tally.verdict != Health::Healthy {
+                continue;
+            }
+            if let Ok(position) = desk.journal.read().await
+                && !is_committed(&position)
+            {
+                return;
             }
         }
     }
@@ -254,10 +284,18 @@ impl OnDuty {
     }
 }
 
+fn is_committed(position: &Position) -> bool {
+    position
+        .state
+        .operation
+        .as_ref()
+        .is_some_and(|operation| operation.committed_at.is_some())
+}
+
 /// Somebody who took the operation into their own hands.
 async fn person(desk: &Desk, operation: u64) -> Result<Option<String>, Failure> {
     let (entries, _) = desk.journal.history().await?;
-    let is_person = |who: &str| !NO_PERSON.iter().any(|other| who.starts_with(other));
+    let is_person = |who: &str| !who.starts_with("watcher ") && !NO_PERSON.contains(&who);
     Ok(entries
         .into_iter()
         .filter(|entry| entry.operation == operation)
