@@ -379,7 +379,10 @@ fn a_rehearsal_beside_a_running_agent_measures_and_leaves_nothing() {
     lab.planb.reconfigure("[store]", "[targets]\nrpo = \"1s\"\n[store]");
     let until = Instant::now() + Duration::from_secs(60);
     while lab.planb.json(&["--json", "status"])["rpo"]["state"] != "breached" {
-        assert!(Instant::now() < until, "nothing is backed up any more, and the RPO holds");
+        assert!(
+            Instant::now() < until,
+            "nothing is backed up any more, and the RPO holds"
+        );
     }
     let breached = lab.planb.fails(3, &["drill"]);
     assert!(breached.contains("RPO breached"), "{breached}");

@@ -326,6 +326,10 @@ impl Lab {
             store.create_container().await.expect("a container");
         }
         let mut text = std::fs::read_to_string(Path::new(REPO).join("config/pocketbank.toml")).expect("the plan");
+        // What goes on by day (prepared, watched, told, rehearsed) has tests of its own.
+        let by_day = text.find("# --- beforehand, by day").expect("what goes on by day");
+        let stages = text.find("# --- stage 1").expect("the stages");
+        text.replace_range(by_day..stages, "");
         let server = |port: u16, user: &str| {
             format!(
                 "host = \"127.0.0.1\"\nport = {port}\nuser = \"{user}\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\ntls = \"off\"\n"

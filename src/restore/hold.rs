@@ -53,7 +53,7 @@ async fn clear(control: &mut Session, cancel: &CancellationToken) -> Result<(), 
 
 /// Takes the lock from a trial. `Busy` where a restore that is meant holds it, or the trial's session cannot be ended.
 async fn oust_trial(control: &mut Session, cancel: &CancellationToken) -> Result<(), RestoreError> {
-    let until = Instant::now() + OUST_WITHIN;
+    let (begun, until) = (Instant::now(), Instant::now() + OUST_WITHIN);
     loop {
         let trial = control
             .number(&format!("SELECT COALESCE(IS_USED_LOCK('{TRIAL}'), 0)"))
@@ -69,7 +69,7 @@ async fn oust_trial(control: &mut Session, cancel: &CancellationToken) -> Result
         if cancel.is_cancelled() {
             return Err(RestoreError::Cancelled);
         }
-        if trial == 0 || Instant::now() > until {
+        if (trial == 0 && begun.elapsed() > LETS_GO_WITHIN) || Instant::now() > until {
             return Err(RestoreError::Busy);
         }
         tokio::time::sleep(PAUSE).await;
@@ -108,4 +108,6 @@ async fn keep_hold(holder: &mut Session) -> RestoreError {
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const OUST_WITHIN: Duration = Duration::from_secs(30);
+/// A session that was ended, this program's own of a moment ago perhaps, holds its lock until the server has seen that.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
