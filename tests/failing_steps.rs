@@ -189,6 +189,10 @@ fn every_kind_says_what_happened_and_what_to_type() {
     ));
     for way in WAYS {
         config.push_str(&step(way.name, &fill(way.step)));
+        // All begin together: nothing new is begun once one of them has failed.
+        if !way.step.contains("needs = ") {
+            config.push_str("needs = [\"given\"]\n");
+        }
     }
     planb.write_config(&config);
     for (name, value) in [
