@@ -275,6 +275,7 @@ const COUNTS: &str = r#"#!/usr/bin/perl
 $SIG{INT} = sub { open my $f, '>>', '{DIR}/signals'; print $f "INT\n"; close $f; };
 open my $f, '>', '{DIR}/begun'; close $f;
 until (-e '{DIR}/go') { select undef, undef, undef, 0.05 }
+open my $e, '>', '{DIR}/ended'; close $e;
 exit 1;
 "#;
 
@@ -308,6 +309,8 @@ async fn who_stops_waiting_for_it_interrupts_it_once() {
     }
     until(|| stage.read("signals") == "INT\n", "one SIGINT").await;
     stage.touch("go");
+    // It looks for that in a directory which goes with the test.
+    stage.until_there("ended").await;
 }
 
 #[tokio::test]
