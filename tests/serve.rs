@@ -362,7 +362,7 @@ fn a_check_is_one_line_with_figures_and_the_exit_code_of_a_plugin() {
 
     // A certificate of somebody's authority, read as openssl wrote it.
     let tls = support::tls_files(planb.path());
-    let ends = planb::doctor::check::ends_of(&std::fs::read(&tls.ca).expect("a certificate"));
+    let ends = planb::prepare::certificate::ends_of(&std::fs::read(&tls.ca).expect("a certificate"));
     assert_eq!(ends.len(), 1);
     let told = Command::new("openssl")
         .args(["x509", "-enddate", "-noout", "-dateopt", "iso_8601", "-in"])

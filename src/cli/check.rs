@@ -18,6 +18,7 @@ use crate::backup::entry::Standing;
 use crate::backup::lease::Record;
 use crate::config::{Config, Login, Place, Tls};
 use crate::doctor::check::{self, Backups, Level, Line, Recovery, line};
+use crate::prepare::certificate::ends_of;
 use crate::recovery::journal::{JournalError, Position};
 use crate::recovery::plan::Site;
 use crate::recovery::state::Progress;
@@ -124,7 +125,7 @@ async fn look(config: &Config) -> Looked {
     let now = open::clock().now();
     for (key, path) in authorities(config) {
         lines.push(match tokio::fs::read(path).await {
-            Ok(pem) => check::certificates(key, &check::ends_of(&pem), now),
+            Ok(pem) => check::certificates(key, &ends_of(&pem), now),
             Err(error) => line(
                 Level::Critical,
                 "certificates",

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
-use super::operation::{Desk, Opening, Rehearsing};
+use super::operation::{Desk, Opening, Rehearsing, user};
 use super::screen::Screen;
 use super::tell::Teller;
 use super::{Common, open, present};
@@ -129,12 +129,8 @@ fn tell(common: &Common, report: &Report, is_cleaning: bool) -> Result<(), Failu
 }
 
 pub fn by(who: Option<String>) -> By {
-    let user = || {
-        let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
-        name("SUDO_USER").or_else(|| name("USER")).or_else(|| name("LOGNAME"))
-    };
     By {
-        who: who.or_else(user).unwrap_or_else(|| "unknown".to_owned()),
+        who: who.unwrap_or_else(user),
         host: lease::host_name(),
         run: format!("{:016x}", rand::random::<u64>()),
     }

@@ -253,66 +253,6 @@ pub fn certificates(key: &str, ends: &[Timestamp], now: Timestamp) -> Line {
     )
 }
 
-/// When each certificate in PEM text ends. What cannot be read is left out.
-pub fn ends_of(pem: &[u8]) -> Vec<Timestamp> {
-    use base64::Engine;
-    let text = String::from_utf8_lossy(pem);
-    let bodies = text.split("-----BEGIN CERTIFICATE-----").skip(1);
-    let decoded = bodies.filter_map(|body| {
-        let body: String = body
-            .split("-----END")
-            .next()?
-            .chars()
-            .filter(|c| !c.is_whitespace())
-            .collect();
-        base64::prelude::BASE64_STANDARD.decode(body).ok()
-    });
-    decoded.filter_map(|der| not_after(&der)).collect()
-}
-
-/// One element of DER: its tag, what it holds, and what follows. Source: X.690 §8.1.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (
-                bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)),
-                rest,
-            )
-        }
-        _ => return None,
-    };
-    let (held, rest) = rest.split_at_checked(length)?;
-    Some((tag, held, rest))
-}
-
-/// `Certificate.tbsCertificate.validity.notAfter`. Source: RFC 5280 §4.1.
-fn not_after(der: &[u8]) -> Option<Timestamp> {
-    let (_, certificate, _) = element(der)?;
-    let (_, mut rest, _) = element(certificate)?;
-    // An explicit version comes before serial number, algorithm and issuer.
-    if rest.first() == Some(&0xa0) {
-        rest = element(rest)?.2;
-    }
-    for _ in 0..3 {
-        rest = element(rest)?.2;
-    }
-    let (_, validity, _) = element(rest)?;
-    let (tag, until, _) = element(element(validity)?.2)?;
-    let text = std::str::from_utf8(until).ok()?;
-    let text = match (tag, text.get(..2)?.parse::<u8>().ok()?) {
-        (0x17, 50..) => format!("19{text}"),
-        (0x17, _) => format!("20{text}"),
-        (0x18, _) => text.to_owned(),
-        _ => return None,
-    };
-    let civil = jiff::civil::DateTime::strptime("%Y%m%d%H%M%SZ", &text).ok()?;
-    Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
-}
-
 fn told(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -435,14 +375,5 @@ mod tests {
         assert_eq!(level(&[]), Level::Critical);
         assert_eq!(disk("/", 1, 100).level, Level::Critical);
         assert_eq!(disk("/", 50, 100).level, Level::Ok);
-    }
-
-    #[test]
-    fn no_bytes_make_the_reader_of_certificates_panic() {
-        assert!(ends_of(b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----").is_empty());
-        for length in 0..40_usize {
-            let der: Vec<u8> = (0..length).map(|n| [0x30, 0x84, 0xff, 0x02, 0xa0][n % 5]).collect();
-            assert_eq!(not_after(&der), None);
-        }
     }
 }

@@ -31,6 +31,23 @@ pub fn of_pem(text: &str) -> Result<Vec<Validity>, &'static str> {
     Ok(found)
 }
 
+/// When each certificate in PEM text ends. What cannot be read is left out: a bundle serves without it.
+pub fn ends_of(pem: &[u8]) -> Vec<Timestamp> {
+    use base64::Engine;
+    let text = String::from_utf8_lossy(pem);
+    let bodies = text.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let decoded = bodies.filter_map(|body| {
+        let body: String = body
+            .split("-----END")
+            .next()?
+            .chars()
+            .filter(|c| !c.is_whitespace())
+            .collect();
+        base64::prelude::BASE64_STANDARD.decode(body).ok()
+    });
+    decoded.filter_map(|der| Some(of_der(&der).ok()?.until)).collect()
+}
+
 /// # Errors
 /// It is none.
 pub fn of_der(bytes: &[u8]) -> Result<Validity, &'static str> {
@@ -172,5 +189,14 @@ mod tests {
         }
         assert!(of_pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").is_err());
         assert!(of_pem("").is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_of_certificates_panic() {
+        assert!(ends_of(b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----").is_empty());
+        for length in 0..40_usize {
+            let der: Vec<u8> = (0..length).map(|n| [0x30, 0x84, 0xff, 0x02, 0xa0][n % 5]).collect();
+            assert_eq!(of_der(&der).ok(), None);
+        }
     }
 }
