@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::config::watch::{Probe, Then, Watch};
 use crate::notify::notice::{Notice, Verdict, What, keys};
 use crate::notify::{Announce, channel, dispatcher::Dispatcher};
+use crate::serve::board::Found;
 use crate::store::StoreError;
 use crate::watch::auto::{Acknowledged, Shot};
 use crate::watch::board::Board;
@@ -376,6 +377,15 @@ pub async fn together(config: &Config, watch: &Watch, stores: &open::Stores) -> 
 }
 
 impl Together {
+    /// For whoever looks at the agent.
+    pub fn found(self) -> Found {
+        Found {
+            now: self.now,
+            tally: self.tally,
+            ruling: self.ruling,
+        }
+    }
+
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("watch     {}", self.tally.summary())];
         if let Some(ruling) = &self.ruling {
