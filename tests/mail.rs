@@ -244,12 +244,8 @@ async fn what_a_person_must_mend_is_told_apart_and_no_password_with_it() {
         "{refused:?}"
     );
     server.set("take");
-    let gone = send(
-        &lines.replace("a@bank.example", "gone@bank.example"),
-        &right,
-        Turn::Raised,
-        now,
-    );
+    let unknown = lines.replace("a@bank.example", "gone@bank.example");
+    let gone = send(&unknown, &right, Turn::Raised, now);
     let gone = gone.await.expect_err("refused");
     assert!(
         gone.is_permanent && gone.error.contains("recipient gone@bank.example: 550"),
