@@ -228,7 +228,7 @@ async fn what_a_person_must_mend_is_told_apart_and_no_password_with_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let (right, wrong) = passwords(dir.path());
     let now = Timestamp::UNIX_EPOCH;
-    let server = MailServer::start("starttls", MAIL_PASSWORD);
+    let mut server = MailServer::start("starttls", MAIL_PASSWORD);
     let lines = channel_lines(&server, "starttls", "\"a@bank.example\"");
 
     for manner in ["take", "repeat"] {
@@ -277,7 +277,7 @@ async fn what_a_person_must_mend_is_told_apart_and_no_password_with_it() {
         "{hung:?}"
     );
     let port = server.port;
-    drop(server);
+    server.end();
     let away = send(&lines, &right, Turn::Raised, now).await.expect_err("away");
     assert!(
         !away.is_permanent && away.error.contains(&format!("127.0.0.1:{port}: connect: ")),

@@ -109,10 +109,17 @@ impl MailServer {
     }
 }
 
-impl Drop for MailServer {
-    fn drop(&mut self) {
+impl MailServer {
+    /// Nothing listens there any more.
+    pub fn end(&mut self) {
         // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        self.end();
     }
 }
