@@ -35,6 +35,7 @@ impl MailServer {
             .arg(kind)
             .env("MAIL_PASSWORD", password)
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("PYTHONWARNINGS", "ignore")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
