@@ -90,7 +90,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "backup", "clock", "config", "doctor", "dump", "recovery", "secret", "store",
+            "backup", "clock", "config", "doctor", "dump", "recovery", "secret", "store", "watch",
         ],
     ),
     ("source", &["aws", "config", "mysql", "secret"]),
@@ -145,6 +145,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
         ],
     ),
     ("kube", &["src/kubernetes/"]),
+    ("lettre", &["src/notify/smtp.rs"]),
     ("mysql_async", &["src/mysql/"]),
     ("sd_notify", &["src/agent/notify.rs"]),
     ("prometheus_client", &["src/serve/metrics.rs", "src/serve/metrics/"]),
