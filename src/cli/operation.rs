@@ -87,10 +87,7 @@ impl Right for Held {
 impl Desk {
     /// Looks only.
     pub async fn open(common: &Common, config: Config, by: By, place: Place) -> Result<Self, Failure> {
-        let mistakes: Vec<String> = steps::plan::mistakes(&config.failover_steps, &config.failback_steps)
-            .into_iter()
-            .map(|(list, mistake)| format!("{list}[{}].{}: {}", mistake.step + 1, mistake.key, mistake.message))
-            .collect();
+        let mistakes = steps::plan::check(&config);
         if !mistakes.is_empty() {
             return Err(Failure::Usage(mistakes.join("\nplanb: ")));
         }
@@ -258,6 +255,10 @@ impl Desk {
             return Err(Failure::failed("no lease is held"));
         };
         self.check_plan(&position)?;
+        let now = self.stores.control.now().await.unwrap_or_default();
+        for line in report::still_at_work(&position, self.place, &self.by.run, now) {
+            screen.line(&line);
+        }
         let cancel = CancellationToken::new();
         let herald = self.teller.herald(&position);
         let engine = Engine {
