@@ -172,7 +172,10 @@ async fn look(desk: &Desk, aim: Aim, plan: &Plan, position: &Position) -> Result
 fn at_the_primary(role: Role) -> bool {
     matches!(
         role,
-        Role::Preserve(Site::Primary) | Role::Restore(Site::Primary) | Role::Verify(Site::Primary) | Role::Open(Site::Primary)
+        Role::Preserve(Site::Primary)
+            | Role::Restore(Site::Primary)
+            | Role::Verify(Site::Primary)
+            | Role::Open(Site::Primary)
     )
 }
 

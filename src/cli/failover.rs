@@ -275,7 +275,10 @@ async fn show(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<(
     }
     println!();
     print!("{}", outlook::table(&look.plan, look.aim, position, &usual));
-    println!("\n{}", expected.line(look.plan.steps.len(), Some(desk.config.targets.rto)));
+    println!(
+        "\n{}",
+        expected.line(look.plan.steps.len(), Some(desk.config.targets.rto))
+    );
     if let Some((cost, currency)) = hour {
         println!("about {cost:.2} {currency} an hour while it stands, by list prices (planb cost)");
     }

@@ -195,7 +195,9 @@ impl Expected {
         let about = present::duration(Duration::from_secs_f64(self.seconds));
         match self.unknown.len() {
             0 => format!("about {about} in all, going by earlier runs and rehearsals{target}"),
-            unknown if unknown == steps => "how long it takes is not known before it was done once: rehearse it".to_owned(),
+            unknown if unknown == steps => {
+                "how long it takes is not known before it was done once: rehearse it".to_owned()
+            }
             _ => format!(
                 "at least {about} in all, going by earlier runs and rehearsals{target}; not known of {}",
                 self.unknown.join(", ")
@@ -281,8 +283,6 @@ pub fn refusals(refusals: &[Refusal]) -> Vec<String> {
 }
 
 pub fn refusals_json(refusals: &[Refusal]) -> Vec<Value> {
-    let one = |refusal: &Refusal| {
-        json!({"rule": refusal.rule.name(), "why": refusal.why, "can_be_accepted": refusal.rule.can_be_waived()})
-    };
+    let one = |refusal: &Refusal| json!({"rule": refusal.rule.name(), "why": refusal.why, "can_be_accepted": refusal.rule.can_be_waived()});
     refusals.iter().map(one).collect()
 }
