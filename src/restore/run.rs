@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
 
 use super::accounts::Account;
 use super::after;
@@ -26,6 +27,7 @@ use super::target::{self, Target};
 use super::tune::Tuning;
 use crate::backup::archive::Archive;
 use crate::mysql::{Address, Session};
+use crate::span;
 
 /// What to restore, and where.
 pub struct Restore {
@@ -120,6 +122,34 @@ impl Restore {
     /// [`RestoreError`]. Nothing was written if it is `Refused`, `Busy` or `Unfinished`; after any other, the same call
     /// goes on.
     pub async fn run(
+        &self,
+        progress: &Arc<Progress>,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+    ) -> Result<Restored, RestoreError> {
+        let span = span::work!(
+            "restore",
+            backup = self.backup,
+            trial = self.trial,
+            server = Empty,
+            rows = Empty,
+            raw_bytes = Empty,
+            resumed = Empty,
+            retries = Empty,
+            phases = Empty,
+        );
+        let done = span::traced(span.clone(), self.patiently(progress, observer, cancel)).await?;
+        let seconds = |(phase, took): &(Phase, Duration)| format!("{phase:?} {:.1} s", took.as_secs_f64());
+        span.record("server", done.server.as_str());
+        span.record("rows", done.rows);
+        span.record("raw_bytes", done.raw_bytes);
+        span.record("resumed", done.resumed);
+        span.record("retries", done.retries);
+        span.record("phases", done.phases.iter().map(seconds).collect::<Vec<_>>().join(", "));
+        Ok(done)
+    }
+
+    async fn patiently(
         &self,
         progress: &Arc<Progress>,
         observer: &dyn Observer,
