@@ -35,7 +35,7 @@ const RUN_WITHIN: Duration = Duration::from_secs(120);
 const ACCOUNT: &str = "devstoreaccount1";
 /// The emulator's published account key.
 /// Source: <https://learn.microsoft.com/azure/storage/common/storage-connect-azurite>
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoMGMw==";
+const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// After one run.
 #[derive(Debug, Clone, Copy)]

@@ -181,13 +181,16 @@ fn spans_of(collector: &Receiver, name: &str) -> Vec<Span> {
 #[test]
 fn what_failed_says_of_what() {
     let collector = Receiver::start(Manner::Takes);
-    let planb = planb(&collector, "");
-    planb.reconfigure("user = \"reader\"", "user = \"nobody\"");
+    let mut planb = planb(&collector, "");
+    planb.env.push(("PLANB_SOURCE_PASSWORD".into(), "wr0ng".into()));
     planb.fails(1, &["backup"]);
     let spans = spans(&collector.taken());
     let backup = one(&spans, "backup");
     assert_eq!(backup.status, 2, "{backup:?}");
-    assert!(backup.why.contains("nobody"), "{backup:?}");
+    assert!(
+        backup.why.contains("login") && !backup.why.contains("wr0ng"),
+        "{backup:?}"
+    );
     assert!(collector.got().iter().all(|message| !message.body.contains(PASSWORD)));
 }
 
@@ -227,8 +230,8 @@ fn each_step_of_an_operation_is_a_span() {
     let collector = Receiver::start(Manner::Takes);
     let planb = planb(&collector, "");
     planb.configure(
-        "[[failover_steps]]\nname = \"fine\"\nkind = \"command\"\nstage = 1\ncommand = [\"true\"]\n\
-         [[failover_steps]]\nname = \"broken\"\nkind = \"command\"\nstage = 1\nneeds = [\"fine\"]\ncommand = [\"false\"]\n",
+        "[[failover_steps]]\nname = \"fine\"\nkind = \"command\"\nstage = 1\nprogram = \"/usr/bin/true\"\n\
+         [[failover_steps]]\nname = \"broken\"\nkind = \"command\"\nstage = 1\nneeds = [\"fine\"]\nprogram = \"/usr/bin/false\"\n",
     );
     planb.backup(&[]);
     let output = planb.run(&["failover", "--stage", "1", "--yes", "--accept", "primary-healthy=test"]);

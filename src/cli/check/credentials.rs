@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::failure::told;
 use crate::cli::{dark, open};
-use crate::config::notify::To;
 use crate::config::watch::ProbeKind;
 use crate::config::{AzureAuth, Config, Login, Place, Tls};
 use crate::doctor::check::{self, Level, Line, line};
@@ -123,14 +122,6 @@ pub async fn presented(config: &Config, standing: Option<&Standing>) -> Vec<Line
         {
             let origin = format!("{}/", http.url.origin().ascii_serialization());
             asked.entry(origin).or_insert_with(|| http.tls_ca.clone());
-        }
-    }
-    for channel in &config.notify.channels {
-        if let To::PagerDuty { endpoint, tls_ca, .. } = &channel.to
-            && endpoint.scheme() == "https"
-        {
-            let origin = format!("{}/", endpoint.origin().ascii_serialization());
-            asked.entry(origin).or_insert_with(|| tls_ca.clone());
         }
     }
     let now = open::clock().now();
