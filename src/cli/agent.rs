@@ -74,7 +74,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     };
     // They only look and show: whatever becomes of them, backups go on, and they end with the agent.
     let mut beside = JoinSet::new();
-    beside::start(&mut beside, &configured, &board);
+    beside::start(&mut beside, &configured, &board, &dispatcher);
     beside.spawn(dark::by_schedule(
         common.config.clone(),
         At::Operator,

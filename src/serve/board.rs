@@ -17,6 +17,8 @@ use crate::config::Config;
 use crate::doctor::Finding;
 use crate::dump::pipeline::Progress;
 use crate::recovery::journal::Position;
+use crate::watch::quorum::Tally;
+use crate::watch::verdict::Ruling;
 
 /// What a line over the last day needs.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(25);
@@ -51,6 +53,41 @@ pub struct Facts {
     pub failed_proof: Option<String>,
     pub journal: Option<Journal>,
     pub doctor: Option<(Timestamp, Arc<Vec<Finding>>)>,
+    /// How each channel is doing by which people are told.
+    pub channels: Arc<Vec<Channel>>,
+    /// What the watchers found together when the store was read last: none where nobody is to watch.
+    pub watched: Option<Watched>,
+}
+
+/// A channel by which people are told. Counts are of as long as it is remembered whom was told what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    pub name: String,
+    pub waiting: usize,
+    /// Tries in a row that failed, and what the last one said.
+    pub failures: u32,
+    pub error: Option<String>,
+    pub delivered: u64,
+    pub failed: u64,
+    /// Given up, because too much waited.
+    pub dropped: u64,
+}
+
+/// What the watchers see.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    pub read_at: Instant,
+    /// Why nobody could look, if so.
+    pub found: Result<Arc<Found>, String>,
+}
+
+/// By the store's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub now: Timestamp,
+    pub tally: Tally,
+    /// What holds until most of them say otherwise.
+    pub ruling: Option<Ruling>,
 }
 
 /// The agent's own view, told with each round of its loop.
@@ -254,6 +291,27 @@ impl Board {
     pub fn examined(&self, findings: Vec<Finding>) {
         let now = self.clock.now();
         self.facts().doctor = Some((now, Arc::new(findings)));
+    }
+
+    pub fn told(&self, channels: Vec<Channel>) {
+        let mut facts = self.facts();
+        for channel in &channels {
+            let before = facts.channels.iter().find(|before| before.name == channel.name);
+            // What failed before this process began is none of its counters.
+            let new = before.map_or(0, |before| channel.failed.saturating_sub(before.failed));
+            for _ in 0..new {
+                self.counters.notification_failed(&channel.name);
+            }
+        }
+        facts.channels = Arc::new(channels);
+    }
+
+    /// None: nobody is to watch.
+    pub fn watched(&self, found: Option<Result<Found, String>>) {
+        self.facts().watched = found.map(|found| Watched {
+            read_at: Instant::now(),
+            found: found.map(Arc::new),
+        });
     }
 
     /// Somebody looks at the operation: waits for a fresh look at the journal, for `patience` at most, unless the last one is
