@@ -188,7 +188,7 @@ fn what_failed_says_of_what() {
     let backup = one(&spans, "backup");
     assert_eq!(backup.status, 2, "{backup:?}");
     assert!(
-        backup.why.contains("login") && !backup.why.contains("wr0ng"),
+        backup.why.contains("refused account") && !backup.why.contains("wr0ng"),
         "{backup:?}"
     );
     assert!(collector.got().iter().all(|message| !message.body.contains(PASSWORD)));
@@ -238,7 +238,7 @@ fn each_step_of_an_operation_is_a_span() {
     assert_eq!(output.status.code(), Some(4), "{}", text(&output));
     let spans = spans(&collector.taken());
     let operation = one(&spans, "operation");
-    assert_eq!(operation.attributes["command"], "failover");
+    assert_eq!(operation.attributes["command"], "planb failover --stage 1");
     let steps: Vec<&Span> = spans.iter().filter(|span| span.name == "step").collect();
     assert!(steps.iter().all(|step| step.parent == operation.id), "{steps:#?}");
     let of = |name: &str| {

@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::field::Empty;
 
 use super::claim::{self, ClaimError};
 use super::entry::{BackupId, Entry, Standing};
@@ -29,6 +28,7 @@ use crate::store::{BlobStore, StoreError, Upload};
 mod error;
 mod reign;
 mod summary;
+mod trace;
 
 pub use error::RunError;
 pub use summary::RunSummary;
@@ -89,24 +89,9 @@ impl Runner {
         observer: &dyn Observer,
         cancel: &CancellationToken,
     ) -> Result<RunSummary, RunError> {
-        let span = span::work!(
-            "backup",
-            site = self.config.service.site,
-            holder = wanted.holder,
-            id = Empty,
-            rows = Empty,
-            raw_bytes = Empty,
-            stored_bytes = Empty,
-            lock_seconds = Empty,
-            attempts = Empty,
-        );
+        let span = trace::begun(&self.config.service.site, &wanted.holder);
         let done = span::traced(span.clone(), self.leased(wanted, observer, cancel)).await?;
-        span.record("id", done.id.as_str());
-        span.record("rows", done.rows);
-        span.record("raw_bytes", done.raw_bytes);
-        span.record("stored_bytes", done.stored_bytes);
-        span.record("lock_seconds", done.locked.as_secs_f64());
-        span.record("attempts", done.attempts);
+        trace::done(&span, &done);
         Ok(done)
     }
 

@@ -18,7 +18,7 @@ use crate::backup::lease::Record;
 use crate::config::steps::At;
 use crate::config::{Config, Place};
 use crate::doctor::check::{self, Backups, Dark, Level, Line, Recovery, line};
-use crate::recovery::journal::{JournalError, Position};
+use crate::recovery::journal::{JournalError, Known, Position};
 use crate::recovery::plan::Site;
 use crate::recovery::state::Progress;
 use crate::store::BlobStore;
@@ -111,23 +111,25 @@ async fn look(config: &Config) -> Looked {
     let mut lines = Vec::new();
     let mut standing = None;
     match open::stores_for_a_person(config).await {
-        Ok(stores) => match backups(config, &stores).await {
-            Ok((found, figures)) => {
-                lines.extend(found);
-                perfdata = figures;
-                lines.push(lease(config, stores.control.as_ref()).await);
-                let journal = open::journal(config, &stores).read().await;
-                standing = journal.as_ref().ok().map(|position| position.state.standing.clone());
-                lines.extend(recovery(journal));
-                let untold = notify::untold(config, &stores).await;
-                lines.push(check::untold(
-                    untold.len(),
-                    untold.first().map(|one| one.channel.as_str()),
-                ));
-                lines.extend(dark(config, &stores).await);
+        Ok(stores) => {
+            let journal = open::journal(config, &stores).read().await;
+            match backups(config, &stores, &journal).await {
+                Ok((found, figures)) => {
+                    lines.extend(found);
+                    perfdata = figures;
+                    lines.push(lease(config, stores.control.as_ref()).await);
+                    standing = journal.as_ref().ok().map(|position| position.state.standing.clone());
+                    lines.extend(recovery(journal));
+                    let untold = notify::untold(config, &stores).await;
+                    lines.push(check::untold(
+                        untold.len(),
+                        untold.first().map(|one| one.channel.as_str()),
+                    ));
+                    lines.extend(dark(config, &stores).await);
+                }
+                Err(why) => lines.push(line(Level::Critical, "store", why)),
             }
-            Err(why) => lines.push(line(Level::Critical, "store", why)),
-        },
+        }
         Err(error) => lines.push(line(Level::Critical, "store", told(&error))),
     }
     // Each has bounds of its own, and none waits for another.
@@ -144,8 +146,14 @@ async fn look(config: &Config) -> Looked {
     Looked { lines, perfdata }
 }
 
-async fn backups(config: &Config, stores: &open::Stores) -> Result<(Vec<Line>, String), String> {
-    let entries = open::listing(config, stores).await.map_err(|error| told(&error))?;
+async fn backups(
+    config: &Config,
+    stores: &open::Stores,
+    journal: &Result<Position, JournalError>,
+) -> Result<(Vec<Line>, String), String> {
+    let known = Known::of(journal).map_err(|error| told(&error))?;
+    let listed = open::listing_by(config, stores, &known).await;
+    let entries = listed.map_err(|error| told(&error))?;
     let now = stores.backups.now().await.map_err(|error| told(&error))?;
     let age = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
     let facts = Backups {

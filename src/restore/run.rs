@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::field::Empty;
 
 use super::accounts::Account;
 use super::after;
@@ -24,6 +23,7 @@ use super::programs::Item;
 use super::replace::swap::Swap;
 use super::replace::{self, RolledBack, keep, names, survey};
 use super::target::{self, Target};
+use super::trace;
 use super::tune::Tuning;
 use crate::backup::archive::Archive;
 use crate::mysql::{Address, Session};
@@ -127,25 +127,9 @@ impl Restore {
         observer: &dyn Observer,
         cancel: &CancellationToken,
     ) -> Result<Restored, RestoreError> {
-        let span = span::work!(
-            "restore",
-            backup = self.backup,
-            trial = self.trial,
-            server = Empty,
-            rows = Empty,
-            raw_bytes = Empty,
-            resumed = Empty,
-            retries = Empty,
-            phases = Empty,
-        );
+        let span = trace::begun(&self.backup, self.trial);
         let done = span::traced(span.clone(), self.patiently(progress, observer, cancel)).await?;
-        let seconds = |(phase, took): &(Phase, Duration)| format!("{phase:?} {:.1} s", took.as_secs_f64());
-        span.record("server", done.server.as_str());
-        span.record("rows", done.rows);
-        span.record("raw_bytes", done.raw_bytes);
-        span.record("resumed", done.resumed);
-        span.record("retries", done.retries);
-        span.record("phases", done.phases.iter().map(seconds).collect::<Vec<_>>().join(", "));
+        trace::done(&span, &done);
         Ok(done)
     }
 
