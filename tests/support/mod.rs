@@ -18,6 +18,7 @@ pub mod registry;
 pub mod restores;
 pub mod runner;
 pub mod server;
+pub mod sites;
 pub mod strict_moto;
 pub mod tls;
 
