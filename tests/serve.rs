@@ -415,3 +415,85 @@ fn a_check_is_one_line_with_figures_and_the_exit_code_of_a_plugin() {
     std::fs::remove_file(planb.config()).expect("a file");
     one(3);
 }
+
+/// An HTTPS server that answers anything, ended when dropped.
+struct Https(std::process::Child, u16);
+
+impl Https {
+    fn start(tls: &support::TlsFiles, within: &std::path::Path) -> Self {
+        let port = free_port().port();
+        let program = format!(
+            "import http.server, ssl\n\
+             server = http.server.ThreadingHTTPServer(('127.0.0.1', {port}), http.server.SimpleHTTPRequestHandler)\n\
+             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+             context.load_cert_chain('{}', '{}')\n\
+             server.socket = context.wrap_socket(server.socket, server_side=True)\n\
+             server.serve_forever()",
+            tls.cert.display(),
+            tls.key.display()
+        );
+        let mut python = Command::new(support::lab_dir().join("moto/bin/python"));
+        python.args(["-c", &program]).current_dir(within).stderr(Stdio::null());
+        let child = python.spawn().expect("python: scripts/lab setup moto");
+        let end = std::time::Instant::now() + SOON;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(std::time::Instant::now() < end, "it does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self(child, port)
+    }
+}
+
+impl Drop for Https {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_check_sees_what_endpoints_show_and_which_servers_there_are() {
+    let planb = planb("0 3 * * *", "");
+    let tls = support::tls_files(planb.path());
+    let https = Https::start(&tls, planb.path());
+    let standby = Server::shared(Flavor::MySql);
+    planb.configure(&format!(
+        "[watch]\nname = \"here\"\nprimary_region = \"local\"\nwatchers = [{{ name = \"here\", region = \"local\" }}]\n\
+         [[watch.probes]]\nname = \"page\"\nkind = \"http\"\nurl = \"https://localhost:{}/deep/page\"\ntls_ca = \"{}\"\n\
+         [standby]\nhost = \"127.0.0.1\"\nport = {}\nuser = \"reader\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\ntls = \"off\"\n",
+        https.1,
+        tls.ca.display(),
+        standby.port
+    ));
+    let found = |about: &str| {
+        let output = planb.run(&["--json", "check"]);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+        let checks = json["checks"].as_array().expect("a list");
+        let one = checks.iter().find(|check| check["about"] == about);
+        one.map(|one| {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            (text("state"), text("text"))
+        })
+    };
+    // It holds for two days: somebody has to be told.
+    let (state, text) = found("certificates").expect("the certificate that is shown");
+    let origin = format!("https://localhost:{}/", https.1);
+    assert!(state == "CRITICAL" && text.contains(&origin), "{state} {text}");
+    let (state, text) = found("servers").expect("both servers");
+    assert!(state == "OK" && text.starts_with("source MySQL"), "{state} {text}");
+    assert_eq!(found("told").map(|(state, _)| state).as_deref(), Some("OK"));
+    // Nothing of a plan: nobody looks in the dark.
+    assert_eq!(found("dark"), None);
+
+    let other = Server::shared(Flavor::MariaDb);
+    reader(&other, &[]);
+    planb.reconfigure(
+        &format!("[standby]\nhost = \"127.0.0.1\"\nport = {}", standby.port),
+        &format!("[standby]\nhost = \"127.0.0.1\"\nport = {}", other.port),
+    );
+    let (state, text) = found("servers").expect("both servers");
+    assert!(
+        state == "CRITICAL" && text.contains("would be refused"),
+        "{state} {text}"
+    );
+}

@@ -5,12 +5,17 @@ use std::time::Duration;
 use tracing::Span;
 use tracing::field::Empty;
 
+use super::error::RestoreError;
 use super::ledger::Phase;
 use super::run::Restored;
 use crate::span;
 
-pub(super) fn begun(backup: &str, trial: bool) -> Span {
-    span::work!(
+pub(super) async fn traced(
+    backup: &str,
+    trial: bool,
+    restore: impl Future<Output = Result<Restored, RestoreError>>,
+) -> Result<Restored, RestoreError> {
+    let span = span::work!(
         "restore",
         backup,
         trial,
@@ -20,10 +25,13 @@ pub(super) fn begun(backup: &str, trial: bool) -> Span {
         resumed = Empty,
         retries = Empty,
         phases = Empty,
-    )
+    );
+    let restored = span::traced(span.clone(), restore).await?;
+    done(&span, &restored);
+    Ok(restored)
 }
 
-pub(super) fn done(span: &Span, restored: &Restored) {
+fn done(span: &Span, restored: &Restored) {
     let took = |(phase, took): &(Phase, Duration)| format!("{phase:?} {:.1} s", took.as_secs_f64());
     let phases: Vec<String> = restored.phases.iter().map(took).collect();
     span.record("server", restored.server.as_str());

@@ -102,7 +102,6 @@ pub(super) fn channels(gauges: &mut Gauges, channels: &[Channel]) {
         let figure = i64::try_from(channel.waiting).unwrap_or(i64::MAX);
         waiting.get_or_create(&label(channel)).set(figure);
     }
-    // Registered without any channel too: a name that is not there cannot be told from one that is misspelt.
     gauges.0.register(
         "notifications_waiting",
         "Messages that wait until the channel takes them",
