@@ -27,7 +27,6 @@ use super::trace;
 use super::tune::Tuning;
 use crate::backup::archive::Archive;
 use crate::mysql::{Address, Session};
-use crate::span;
 
 /// What to restore, and where.
 pub struct Restore {
