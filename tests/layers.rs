@@ -90,7 +90,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "backup", "clock", "config", "doctor", "dump", "recovery", "secret", "store",
+            "backup", "clock", "config", "doctor", "drill", "dump", "recovery", "secret", "store", "watch",
         ],
     ),
     ("source", &["aws", "config", "mysql", "secret"]),

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::failure::{Failure, told};
 use super::operation::standing_line;
 use super::status::rpo_of;
-use super::{Common, open};
+use super::{Common, drill, open};
 use crate::backup::claim;
 use crate::backup::entry::Standing;
 use crate::backup::lease::Record;
@@ -116,6 +116,7 @@ async fn look(config: &Config) -> Looked {
                 perfdata = figures;
                 lines.push(lease(config, stores.control.as_ref()).await);
                 lines.extend(recovery(open::journal(config, &stores).read().await));
+                lines.extend(drill::standing::standing(config, &stores).await.checks());
             }
             Err(why) => lines.push(line(Level::Critical, "store", why)),
         },

@@ -22,7 +22,7 @@ use crate::recovery::journal::{Journal, JournalError, Position};
 use crate::recovery::plan::{Aim, Place, Plan};
 use crate::recovery::rules::{self, Refusal, Rule};
 use crate::secret::resolver::Resolver;
-use crate::steps::{self, Executor};
+use crate::steps::{self, Avoid, Executor};
 
 mod report;
 
@@ -132,9 +132,8 @@ pub struct Desk {
 
 /// What keeps a rehearsal away from the real thing.
 pub struct Rehearsing {
-    /// Real databases: host and port.
-    pub avoid: Vec<(String, u16)>,
-    /// Stops it from outside.
+    pub avoid: Avoid,
+    /// Fires when it has to give way to a real operation.
     pub stop: CancellationToken,
 }
 
@@ -202,6 +201,13 @@ impl Desk {
             rehearsal: Some(rehearsal),
             lease: None,
         })
+    }
+
+    /// What the steps of a rehearsal must not touch.
+    pub fn keep_away_from(&mut self, avoid: Avoid) {
+        if let Some(rehearsal) = &mut self.rehearsal {
+            rehearsal.avoid = avoid;
+        }
     }
 
     /// Where what is at work is told to others.
@@ -288,6 +294,10 @@ impl Desk {
         let Some(operation) = position.state.open() else {
             return Ok(());
         };
+        // What a rehearsal made is taken back step by step as far as anybody knows how, whatever the plan is by now.
+        if self.rehearsal.is_some() && operation.abandoning.is_some() {
+            return Ok(());
+        }
         let written = steps::plan::written(operation.aim, &self.config);
         if steps::plan::digest(written, &operation.plan) == operation.plan_digest
             || operation.has_accepted(Rule::PlanChanged)

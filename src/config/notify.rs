@@ -9,7 +9,7 @@ use super::sections::{absolute_path, is_loopback};
 use crate::secret::SecretRef;
 
 /// Names of what can be told.
-pub const EVENTS: [&str; 22] = [
+pub const EVENTS: [&str; 23] = [
     "backup-failed",
     "backup-damaged",
     "rpo-at-risk",
@@ -28,6 +28,7 @@ pub const EVENTS: [&str; 22] = [
     "rule-accepted",
     "pending-fence",
     "drill-result",
+    "drill-left",
     "dark-check",
     "certificate-expiring",
     "channel-failing",

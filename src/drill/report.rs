@@ -114,6 +114,16 @@ pub struct StepReport {
     pub note: String,
 }
 
+/// A rehearsal that was not taken back yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    pub begun_at: Timestamp,
+    pub who: String,
+    pub host: String,
+    /// Somebody is at it; otherwise it was left.
+    pub is_at_work: bool,
+}
+
 /// A forecast, with what it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Foretold {
@@ -138,6 +148,8 @@ pub mod facts {
     pub const RAW: &str = "raw_bytes";
     pub const STORED: &str = "stored_bytes";
     pub const ROWS: &str = "rows";
+    /// SHA-256 of the configuration that it goes by.
+    pub const CONFIGURATION: &str = "configuration";
     /// Before the name of each step that is left out.
     pub const SKIPPED: &str = "skipped ";
 }

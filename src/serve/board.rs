@@ -15,8 +15,11 @@ use crate::backup::rpo::Rpo;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doctor::Finding;
+use crate::drill::report::{Open, Report};
 use crate::dump::pipeline::Progress;
 use crate::recovery::journal::Position;
+use crate::watch::quorum::Tally;
+use crate::watch::verdict::Ruling;
 
 /// What a line over the last day needs.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(25);
@@ -51,6 +54,28 @@ pub struct Facts {
     pub failed_proof: Option<String>,
     pub journal: Option<Journal>,
     pub doctor: Option<(Timestamp, Arc<Vec<Finding>>)>,
+    /// None where nobody watches, or nothing was read yet.
+    pub watched: Option<Arc<Watched>>,
+    pub drilled: Option<Arc<Drilled>>,
+}
+
+/// What the watchers find together.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    pub tally: Tally,
+    pub ruling: Option<Ruling>,
+    /// What was begun automatically, or why nothing was; in lines.
+    pub auto: Vec<String>,
+    /// When it was read, by the store's clock.
+    pub at: Timestamp,
+}
+
+/// Rehearsals.
+#[derive(Debug, Clone, Default)]
+pub struct Drilled {
+    /// The last ones, newest first.
+    pub reports: Vec<Report>,
+    pub open: Option<Open>,
 }
 
 /// The agent's own view, told with each round of its loop.
@@ -254,6 +279,14 @@ impl Board {
     pub fn examined(&self, findings: Vec<Finding>) {
         let now = self.clock.now();
         self.facts().doctor = Some((now, Arc::new(findings)));
+    }
+
+    pub fn watched(&self, found: Option<Watched>) {
+        self.facts().watched = found.map(Arc::new);
+    }
+
+    pub fn drilled(&self, drilled: Drilled) {
+        self.facts().drilled = Some(Arc::new(drilled));
     }
 
     /// Somebody looks at the operation: waits for a fresh look at the journal, for `patience` at most, unless the last one is

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::database::{SESSIONS, restore_error, set_locked};
-use super::{Executor, db_error, plan, store_error};
+use super::{Executor, db_error, plan};
 use crate::backup::ledger as proofs;
-use crate::backup::proof::{By, Finding, Level};
+use crate::backup::lease;
+use crate::backup::proof::{By, Level};
 use crate::config::steps::{Kind, Server};
 use crate::dump::literal::string;
 use crate::mysql::{Address, Session};
@@ -18,11 +19,37 @@ use crate::restore::ledger;
 use crate::restore::load::Progress;
 use crate::restore::plan::Wish;
 use crate::restore::run::{Restore, discard};
+use crate::restore::target;
+
+/// What is real, and so is none of a rehearsal's.
+#[derive(Debug, Clone, Default)]
+pub struct Avoid {
+    /// Databases by host, in small letters, and port.
+    pub addresses: Vec<(String, u16)>,
+    /// Servers by what they call themselves: a name may lead anywhere.
+    pub identities: BTreeSet<String>,
+}
+
+impl Avoid {
+    pub fn is_real(&self, host: &str, port: u16) -> bool {
+        // A name with its last dot is the same name.
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        self.addresses.contains(&(host, port))
+    }
+}
 
 impl Executor {
     /// What a step does where nothing is real.
     pub(super) async fn rehearse(&self, task: &Task) -> Result<Outcome, StepError> {
-        match &self.written(task)?.kind {
+        let kind = &self.written(task)?.kind;
+        if let Kind::Verify(server) | Kind::Accounts(server) | Kind::Open(server) = kind {
+            let address = self.address(task, server).await?;
+            let mut session = address.connect().await.map_err(db_error)?;
+            let real = self.what_is_real(&mut session, &address, None).await;
+            session.close().await;
+            refuse(real?)?;
+        }
+        match kind {
             Kind::Terraform(terraform) => self.terraform(task, terraform).await,
             Kind::Restore(server) => self.rehearse_restore(task, server).await,
             Kind::Verify(server) => self.rehearse_verify(task, server).await,
@@ -46,6 +73,30 @@ impl Executor {
             Kind::Command(command) if !command.undo.is_empty() => self.undo_command(task, command).await,
             _ => Ok("nothing of it stays".to_owned()),
         }
+    }
+
+    /// Why this server is none of a rehearsal's, if it is not: it says itself who it is, and whether the application was ever let in.
+    async fn what_is_real(
+        &self,
+        session: &mut Session,
+        address: &Address,
+        source: Option<&str>,
+    ) -> Result<Option<String>, StepError> {
+        let at = format!("{}:{}", address.host, address.port);
+        let identity = target::identity(session)
+            .await
+            .map_err(|error| restore_error(error.into()))?;
+        if self.avoid.identities.contains(&identity) || source == Some(identity.as_str()) {
+            return Ok(Some(format!(
+                "{at} is a database of the real thing under another name: backups were taken of the server with its identity, {identity}"
+            )));
+        }
+        if ledger::is_there(session, "opened").await.map_err(db_error)? {
+            return Ok(Some(format!("{at} was opened to the application by a failover")));
+        }
+        let restored = ledger::records(session).await.map_err(db_error)?;
+        let real = restored.iter().find(|record| !record.trial);
+        Ok(real.map(|record| format!("at {at}, {} was restored in earnest", record.backup)))
     }
 
     fn trial(
@@ -80,7 +131,15 @@ impl Executor {
         let address = self.address(task, server).await?;
         let (archive, chosen) = self.archive(task).await?;
         let accounts = self.application().await?;
-        claim(&address, &accounts).await?;
+        let mut session = address.connect().await.map_err(db_error)?;
+        let source = archive.index.summary.server_identity.as_str();
+        let claimed = match self.what_is_real(&mut session, &address, Some(source)).await {
+            Ok(None) => claim(&mut session, &accounts).await,
+            Ok(real) => refuse(real),
+            Err(error) => Err(error),
+        };
+        session.close().await;
+        claimed?;
         let restore = self.trial(task, archive, &address, accounts);
         let progress = Arc::new(Progress::default());
         let restored = self.watched(task, &restore, &progress).await?;
@@ -122,9 +181,17 @@ impl Executor {
             }
             Err(error) => return Err(db_error(error)),
         };
-        let dropped = drop_claimed(&mut session).await;
+        let dropped = match self.what_is_real(&mut session, &address, None).await {
+            Ok(None) => drop_claimed(&mut session).await.map(Ok).map_err(db_error),
+            Ok(Some(why)) => Ok(Err(why)),
+            Err(error) => Err(error),
+        };
         session.close().await;
-        let dropped = dropped.map_err(db_error)?;
+        let dropped = match dropped? {
+            Ok(dropped) => dropped,
+            // Nothing was done there, or what was done went when it became real.
+            Err(why) => return Ok(format!("nothing is touched there: {why}")),
+        };
         let Some(chosen) = &task.operation.backup else {
             return Ok("no backup was chosen".to_owned());
         };
@@ -156,24 +223,19 @@ impl Executor {
         let entries = self.listing().await?;
         let proven = match entries.iter().find(|entry| entry.blob == chosen.blob) {
             Some(entry) => {
-                let finding = Finding {
-                    level: Level::Restored {
-                        server: compared.server.clone(),
-                        tables_compared: compared.tables as u64,
-                        checksums_compared: compared.tables as u64,
-                    },
-                    blob: entry.blob.clone(),
-                    at: self.backups.now().await.map_err(store_error)?,
-                    by: By {
-                        host: task.operation.opened_by.host.clone(),
-                        site: self.config.service.site.clone(),
-                        planb: env!("CARGO_PKG_VERSION").to_owned(),
-                    },
-                    seconds: compared.duration.as_secs_f64(),
-                    rows: compared.rows,
+                let level = Level::Restored {
+                    server: compared.server.clone(),
+                    tables_compared: compared.tables as u64,
+                    checksums_compared: compared.tables as u64,
                 };
+                let by = By {
+                    host: lease::host_name(),
+                    site: self.config.service.site.clone(),
+                    planb: env!("CARGO_PKG_VERSION").to_owned(),
+                };
+                let (backups, control) = (self.backups.as_ref(), self.control.as_ref());
                 let prefix = &self.config.store.prefix;
-                let noted = proofs::note(self.control.as_ref(), prefix, &entry.id, &entry.digest, &finding).await;
+                let noted = proofs::found(backups, control, prefix, entry, (level, by, compared.duration)).await;
                 noted.map_or_else(
                     |error| format!("not written down: {error}"),
                     |()| "written down as a proof".to_owned(),
@@ -216,12 +278,18 @@ impl Executor {
     }
 }
 
+fn refuse(real: Option<String>) -> Result<(), StepError> {
+    match real {
+        None => Ok(()),
+        Some(why) => Err(StepError::permanent(format!(
+            "{why}. A rehearsal needs a server of its own; if nobody needs what is there any more, drop it together with the schema planb"
+        ))),
+    }
+}
+
 /// Accounts that are somebody else's are not touched: written down first are those that the rehearsal makes.
-async fn claim(address: &Address, accounts: &[Account]) -> Result<(), StepError> {
-    let mut session = address.connect().await.map_err(db_error)?;
-    let claimed = claimed(&mut session, accounts).await;
-    session.close().await;
-    let taken = claimed.map_err(db_error)?;
+async fn claim(session: &mut Session, accounts: &[Account]) -> Result<(), StepError> {
+    let taken = claimed(session, accounts).await.map_err(db_error)?;
     if taken.is_empty() {
         return Ok(());
     }

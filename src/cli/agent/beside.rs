@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::around::Around;
 use crate::backup::claim;
 use crate::cli::failure::told;
 use crate::cli::{doctor, open, screen};
@@ -63,9 +64,14 @@ async fn follow(mut configured: watch::Receiver<Arc<Config>>, board: Arc<Board>)
                 return std::future::pending().await;
             }
             let mut known = None;
+            let mut around = Around::default();
             loop {
                 let begun = Instant::now();
                 let is_open = look(&config, &board, &mut known).await;
+                if let Some((stores, _)) = &known {
+                    // Whatever does not answer in time is shown as of its last look.
+                    let _ = timeout(FOLLOW_WITHIN, around.look(&config, stores, &board)).await;
+                }
                 let wait = if is_open { FOLLOW_OPEN } else { FOLLOW_IDLE };
                 tokio::select! {
                     () = board.looked_at() => {}

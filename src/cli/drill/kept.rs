@@ -1,19 +1,23 @@
 //! Reports of rehearsals, kept beside their journal.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::backup::claim;
 use crate::backup::entry::newest_good;
-use crate::cli::failure::Failure;
+use crate::backup::{claim, lease};
+use crate::cli::failure::{Failure, told};
+use crate::cli::operation::drill_lease;
 use crate::cli::{Common, open, present};
 use crate::config::Config;
 use crate::drill::forecast::{self, Sample};
 use crate::drill::page;
-use crate::drill::report::{Foretold, Report};
+use crate::drill::report::{Foretold, Open, Report};
 use crate::recovery::plan::Plan;
 use crate::steps;
-use crate::store::{Condition, StoreError};
+use crate::store::{Condition, ETag, StoreError};
 
 fn folder(config: &Config) -> String {
     format!("drills/{}/reports/", claim::key(&config.store.prefix))
@@ -37,6 +41,58 @@ pub async fn all(config: &Config, stores: &open::Stores) -> Result<Vec<Report>, 
     }
     reports.sort_by_key(|report| report.begun_at);
     Ok(reports)
+}
+
+/// Reports that were read once: they hardly ever change.
+pub type Read = BTreeMap<String, (ETag, Report)>;
+
+/// The last `count`, newest first; what `read` holds unchanged is not read again.
+pub async fn newest(
+    config: &Config,
+    stores: &open::Stores,
+    count: usize,
+    read: &mut Read,
+) -> Result<Vec<Report>, StoreError> {
+    let mut blobs = stores.control.list(&folder(config)).await?;
+    blobs.retain(|blob| blob.name.ends_with(".json"));
+    // Named for the moment at which they began.
+    blobs.sort_by(|a, b| b.name.cmp(&a.name));
+    blobs.truncate(count);
+    let mut reports = Vec::new();
+    for blob in blobs {
+        if let Some((_, report)) = read.get(&blob.name).filter(|(etag, _)| *etag == blob.etag) {
+            reports.push(report.clone());
+            continue;
+        }
+        let bytes = stores
+            .control
+            .read(&blob.name, 0..blob.size_bytes, Some(&blob.etag))
+            .await?;
+        if let Ok(report) = serde_json::from_slice::<Report>(&bytes) {
+            read.insert(blob.name, (blob.etag, report.clone()));
+            reports.push(report);
+        }
+    }
+    Ok(reports)
+}
+
+/// One that was not taken back yet.
+///
+/// # Errors
+/// What cannot be read, in words.
+pub async fn open_one(config: &Config, stores: &open::Stores) -> Result<Option<Open>, String> {
+    let position = open::drill_journal(config, stores).read().await;
+    let position = position.map_err(|error| format!("the journal of rehearsals: {}", told(&error)))?;
+    let Some(operation) = position.state.open() else {
+        return Ok(None);
+    };
+    let held = lease::held(Arc::clone(&stores.control), &drill_lease(config)).await;
+    Ok(Some(Open {
+        begun_at: operation.opened_at,
+        who: operation.opened_by.who.clone(),
+        host: operation.opened_by.host.clone(),
+        is_at_work: held.map_err(|error| told(&error))?.is_some(),
+    }))
 }
 
 /// Writes all three; one whose clean-up came later takes the place of the earlier one.

@@ -17,8 +17,10 @@ use crate::backup::rpo;
 use crate::doctor::Severity;
 
 mod charts;
+mod drills;
 mod html;
 mod plan;
+mod watch;
 
 use charts::Mark;
 use html::{Html, bytes, span};
@@ -77,13 +79,17 @@ pub fn render(facts: &Facts, now: Timestamp) -> String {
         .text(&now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
         .raw("</time></header><main>");
     plan::operation(&mut html, facts, now);
+    watch::alarm(&mut html, facts, now);
     troubles(&mut html, facts);
+    drills::alarm(&mut html, facts, now);
     tiles(&mut html, facts, now);
     html.raw("<div class=\"grid\">");
     last_day(&mut html, facts, now);
-    bars(&mut html, facts);
-    plan::at_rest(&mut html, facts);
+    watch::section(&mut html, facts, now);
     doctor(&mut html, facts, now);
+    plan::at_rest(&mut html, facts);
+    drills::section(&mut html, facts, now);
+    bars(&mut html, facts);
     html.raw("</div><footer>planb ").text(env!("CARGO_PKG_VERSION"));
     html.raw(" · this page only reads; it loads itself anew every ")
         .raw(if is_open { "2" } else { "10" });
@@ -105,6 +111,7 @@ fn pills(html: &mut Html, facts: &Facts) {
         rpo::State::Breached => "<span class=\"pill bad\">RPO BREACHED</span>",
         rpo::State::Unknown => "<span class=\"pill none\">RPO unknown</span>",
     });
+    watch::pill(html, facts);
     plan::pills(html, facts);
 }
 
@@ -190,6 +197,7 @@ fn tiles(html: &mut Html, facts: &Facts, now: Timestamp) {
     newest(html, facts, now);
     running(html, facts, now);
     stored(html, facts);
+    drills::last(html, facts, now);
     html.raw("</div>");
 }
 
