@@ -377,7 +377,7 @@ fn nobody_below_is_allowed_the_agent_or_the_command_line() {
     for (module, may) in MAY_NAME {
         assert!(!may.contains(&"cli"), "{module} may name cli");
         assert!(
-            module == "cli" || !may.contains(&"agent"),
+            *module == "cli" || !may.contains(&"agent"),
             "{module} may name agent: only cli may"
         );
     }
