@@ -95,7 +95,7 @@ resource "terraform_data" "server" {
     flavor = var.flavor
   }
   provisioner "local-exec" {
-    command = "mkdir -p ${var.dir} && ${self.input.script} start ${self.input.flavor} --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/mysql/bin/mysql --no-defaults -uroot -S $socket -e \"CREATE USER IF NOT EXISTS dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\"; touch ${var.dir}/../made; while [ -e ${var.dir}/../hold ]; do sleep 0.1; done"
+    command = "mkdir -p ${var.dir} && ${self.input.script} start ${self.input.flavor} --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/${self.input.flavor}/bin/${self.input.flavor} --no-defaults -uroot -S $socket -e \"DROP USER IF EXISTS ''@'localhost'; CREATE USER IF NOT EXISTS dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\" && touch ${var.dir}/../made && while [ -e ${var.dir}/../hold ]; do sleep 0.1; done"
     environment = { PLANB_LAB = self.input.lab }
   }
   provisioner "local-exec" {
@@ -166,7 +166,7 @@ impl Lab {
         std::fs::create_dir(planb.path().join("database")).expect("a directory");
         std::fs::write(planb.path().join("database/main.tf"), DATABASE).expect("a configuration");
         // Health: the application logs in and sees its money on the rehearsal's server.
-        let client = lab_dir().canonicalize().expect("a lab").join("mysql/bin/mysql");
+        let client = lab_dir().canonicalize().expect("a lab").join(format!("{0}/bin/{0}", flavor.name()));
         script(
             planb.path().join("healthy"),
             &format!(
@@ -434,12 +434,20 @@ fn killed_halfway_it_is_cleared_away() {
             assert!(Instant::now() < until, "{}", lab.planb.ok(&["status"]));
         }
         let told = support::planb::text(&lab.planb.run(&["check"]));
-        assert!(told.contains("was left standing") && told.contains("drill --clean"), "{told}");
+        assert!(
+            told.contains("was left standing") && told.contains("drill --clean"),
+            "{told}"
+        );
         // Whatever the plan is by now: it is taken back by what it began with.
         let began_with = std::fs::read_to_string(lab.planb.config()).expect("a configuration");
         lab.planb.reconfigure("name = \"database\"", "name = \"server\"");
         lab.planb.reconfigure("needs = [\"database\"]", "needs = [\"server\"]");
-        lab.planb.reconfigure("DIR/database".replace("DIR", &lab.planb.path().display().to_string()).as_str(), "/nonexistent");
+        lab.planb.reconfigure(
+            "DIR/database"
+                .replace("DIR", &lab.planb.path().display().to_string())
+                .as_str(),
+            "/nonexistent",
+        );
         let mut agent = lab.planb.spawn(&["agent"]);
         lab.wait_for(&mut agent, "ended", "");
         agent.kill().expect("killed");
@@ -512,7 +520,10 @@ fn by_schedule_it_is_told_of_and_a_stop_of_the_agent_leaves_what_can_be_gone_on_
     assert!(told.contains("met"), "{told}");
     let listed = lab.planb.json(&["--json", "drill", "--list"]);
     assert_eq!(
-        (listed["drills"][0]["stage"].as_u64(), listed["drills"][0]["who"].as_str()),
+        (
+            listed["drills"][0]["stage"].as_u64(),
+            listed["drills"][0]["who"].as_str()
+        ),
         (Some(2), Some("schedule")),
         "{listed}"
     );
@@ -534,9 +545,15 @@ fn by_schedule_it_is_told_of_and_a_stop_of_the_agent_leaves_what_can_be_gone_on_
         .path()
         .join("database/terraform.tfstate.d/drill/terraform.tfstate");
     let state = std::fs::read_to_string(state).expect("a state");
-    assert!(state.contains("terraform_data"), "what was begun is in the state: {state}");
+    assert!(
+        state.contains("terraform_data"),
+        "what was begun is in the state: {state}"
+    );
     let status = lab.planb.ok(&["status"]);
-    assert!(status.contains("LEFT STANDING"), "at once, its lease was given back: {status}");
+    assert!(
+        status.contains("LEFT STANDING"),
+        "at once, its lease was given back: {status}"
+    );
 
     // A person goes on where it stands, by the configuration that it began with.
     std::fs::remove_file(&hold).expect("removed");
@@ -592,7 +609,16 @@ fn at_mariadb_it_gives_way_to_a_real_operation() {
     lab.planb.fails(
         4,
         &[
-            "failover", "--stage", "2", "--yes", "--as", "ana", "--accept", "backup-unproven=t", "--accept", "primary-healthy=t",
+            "failover",
+            "--stage",
+            "2",
+            "--yes",
+            "--as",
+            "ana",
+            "--accept",
+            "backup-unproven=t",
+            "--accept",
+            "primary-healthy=t",
         ],
     );
     let output = drill.wait_with_output().expect("it ends");

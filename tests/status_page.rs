@@ -39,7 +39,7 @@ fn planb(at: std::net::SocketAddr) -> Planb {
     let wrong = "[[failover_steps]]\nname = \"wrong\"\nstage = 1\nkind = \"command\"\nprogram = \"/bin/sh\"\n\
                  args = [\"-c\", \"echo '<b>not & bold</b>' >&2; exit 1\"]\nneeds = [\"identities\"]\n";
     let watch = format!(
-        "[watch]\nname = \"seoul\"\nprimary_region = \"seoul\"\nevery = \"1s\"\nstale_after = \"10s\"\nwatchers = [\
+        "[watch]\nname = \"seoul\"\nprimary_region = \"seoul\"\nevery = \"1s\"\nstale_after = \"6s\"\nwatchers = [\
          {{ name = \"seoul\", region = \"seoul\" }}, {{ name = \"tokyo\", region = \"tokyo\" }}, {{ name = \"osaka\", region = \"osaka\" }}]\n\
          [[watch.probes]]\nname = \"port\"\nkind = \"tcp\"\nhost = \"127.0.0.1\"\nport = {}\n",
         server.port
@@ -51,7 +51,13 @@ fn planb(at: std::net::SocketAddr) -> Planb {
     ));
     // Of rehearsals, whose own test is another one: what they left in the store.
     rehearsed(&planb, "drill-20261001-040000", "met", "", 412.0);
-    rehearsed(&planb, "drill-20261101-040000", "missed", "RTO 1103.0 s, target 900 s", 1103.0);
+    rehearsed(
+        &planb,
+        "drill-20261101-040000",
+        "missed",
+        "RTO 1103.0 s, target 900 s",
+        1103.0,
+    );
     planb
 }
 
@@ -169,7 +175,7 @@ fn a_failover_is_seen_as_it_goes_and_the_page_asks_nobody_else() {
         "network",
         "identities",
         // Rehearsals: the last one beside the RPO, those before it, and what they foretell.
-        "Time to healthy, rehearsed",
+        "Rehearsed RTO",
         "18 min 23 s",
         "missed 2026-11-01 04:00, stage 3",
         "met 2026-10-01 04:00, stage 3",
@@ -214,6 +220,7 @@ fn a_failover_is_seen_as_it_goes_and_the_page_asks_nobody_else() {
         failed.contains("<b>not & bold</b>"),
         "what failed is shown as it was told, not as markup:\n{failed}"
     );
+    assert!(failed.contains("--resume") && failed.contains("--abandon"), "{failed}");
     picture(&browser, "failed");
     assert_eq!(running.wait().expect("an end").code(), Some(4));
 

@@ -22,10 +22,12 @@ use crate::recovery::journal::{Journal, JournalError, Position};
 use crate::recovery::plan::{Aim, Place, Plan};
 use crate::recovery::rules::{self, Refusal, Rule};
 use crate::secret::resolver::Resolver;
-use crate::steps::{self, Avoid, Executor};
+use crate::steps::{self, Executor};
 
+mod rehearsing;
 mod report;
 
+pub use rehearsing::{Rehearsing, drill_lease};
 pub use report::{loss, standing_json, standing_line};
 
 /// A process that vanished blocks the next for at most this long.
@@ -130,18 +132,6 @@ pub struct Desk {
     lease: Option<Arc<Held>>,
 }
 
-/// What keeps a rehearsal away from the real thing.
-pub struct Rehearsing {
-    pub avoid: Avoid,
-    /// Fires when it has to give way to a real operation.
-    pub stop: CancellationToken,
-}
-
-/// The lease of a rehearsal; while it is held, nothing is pruned.
-pub fn drill_lease(config: &Config) -> String {
-    format!("lease/drill-{}", claim::key(&config.store.prefix))
-}
-
 struct Held(Lease);
 
 #[async_trait]
@@ -185,29 +175,6 @@ impl Desk {
             rehearsal: None,
             lease: None,
         })
-    }
-
-    /// For a rehearsal: `config` is made for it, and its journal is another one.
-    pub async fn of_drill(common: &Common, config: Config, by: By, rehearsal: Rehearsing) -> Result<Self, Failure> {
-        let stores = open::stores(&config, &CancellationToken::new()).await?;
-        Ok(Self {
-            journal: open::drill_journal(&config, &stores),
-            teller: Teller::silent(&config, Place::Operator).await,
-            config,
-            stores,
-            by,
-            place: Place::Operator,
-            json: common.json,
-            rehearsal: Some(rehearsal),
-            lease: None,
-        })
-    }
-
-    /// What the steps of a rehearsal must not touch.
-    pub fn keep_away_from(&mut self, avoid: Avoid) {
-        if let Some(rehearsal) = &mut self.rehearsal {
-            rehearsal.avoid = avoid;
-        }
     }
 
     /// Where what is at work is told to others.

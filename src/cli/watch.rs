@@ -17,7 +17,6 @@ use crate::config::Config;
 use crate::config::watch::{Probe, Then, Watch};
 use crate::notify::notice::{Notice, Verdict, What, keys};
 use crate::notify::{Announce, channel, dispatcher::Dispatcher};
-use crate::serve::board::Watched;
 use crate::store::StoreError;
 use crate::watch::auto::{Acknowledged, Shot};
 use crate::watch::board::Board;
@@ -27,6 +26,7 @@ use crate::watch::verdict::{Health, Outcome, Plane, Ruling};
 use crate::watch::watcher::{Deputy, Herald, Settings, Watcher, once};
 
 mod deputy;
+mod shown;
 
 use deputy::OnDuty;
 
@@ -377,18 +377,6 @@ pub async fn together(config: &Config, watch: &Watch, stores: &open::Stores) -> 
 }
 
 impl Together {
-    /// For the status page.
-    pub fn shown(self) -> Watched {
-        let begun = self.shot.as_ref().map(auto_line);
-        let refrained = self.refrained.iter().map(|why| format!("begins nothing: {why}"));
-        Watched {
-            auto: begun.into_iter().chain(refrained).collect(),
-            tally: self.tally,
-            ruling: self.ruling,
-            at: self.now,
-        }
-    }
-
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("watch     {}", self.tally.summary())];
         if let Some(ruling) = &self.ruling {

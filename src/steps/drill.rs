@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::database::{SESSIONS, restore_error, set_locked};
 use super::{Executor, db_error, plan};
-use crate::backup::ledger as proofs;
 use crate::backup::lease;
+use crate::backup::ledger as proofs;
 use crate::backup::proof::{By, Level};
 use crate::config::steps::{Kind, Server};
 use crate::dump::literal::string;
@@ -163,11 +163,13 @@ impl Executor {
 
     /// Schemas that carry the rehearsal's mark, and accounts that it made.
     async fn unrehearse_restore(&self, task: &Task, server: &Server) -> Result<String, StepError> {
-        // What made this very server is taken back after this, and takes along whatever cannot be reached any more.
+        // What made this very server is taken back after this, and takes along whatever cannot be reached any more. With [drill] to nobody
+        // knows, and a server that stands costs more than a schema that the next rehearsal there throws away.
         let before = task.operation.plan.before(&task.step.name);
         let mut makers = before.into_iter().filter_map(|name| task.operation.plan.step(name));
-        let is_made = server.host.as_deref().is_some_and(|host| {
-            makers.any(|step| step.kind == "terraform" && host.contains(&format!("${{{}.", step.name)))
+        let is_made = makers.any(|step| {
+            let names = |host: &String| host.contains(&format!("${{{}.", step.name));
+            step.kind == "terraform" && server.host.as_ref().is_none_or(names)
         });
         let address = match self.address(task, server).await {
             Ok(address) => address,

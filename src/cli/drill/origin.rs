@@ -50,7 +50,11 @@ fn name(config: &Config, digest: &str) -> String {
 pub async fn keep(stores: &open::Stores, config: &Config, text: &str) -> Result<String, StoreError> {
     let digest = hex(&Sha256::digest(text.as_bytes()));
     let bytes = Bytes::from(text.as_bytes().to_vec());
-    match stores.control.put(&name(config, &digest), bytes, Condition::Absent).await {
+    match stores
+        .control
+        .put(&name(config, &digest), bytes, Condition::Absent)
+        .await
+    {
         Ok(_) | Err(StoreError::AlreadyExists { .. }) => Ok(digest),
         Err(error) => Err(error),
     }

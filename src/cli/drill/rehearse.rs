@@ -68,9 +68,7 @@ pub async fn rehearse(common: &Common, wanted: Wanted) -> Result<Vec<Report>, Fa
             for report in told {
                 teller.rehearsed(report.passed(), report.summary());
             }
-            teller
-                .finish(&today.config, &desk.stores.control, &wanted.by.run)
-                .await;
+            teller.finish(&today.config, &desk.stores.control, &wanted.by.run).await;
         }
     }
     done
@@ -91,9 +89,16 @@ struct Today {
 
 impl Today {
     /// What an open rehearsal goes by: the configuration that it began with, isolated again, and away from what is real today, too.
-    async fn of_open(&self, desk: &Desk, operation: &Operation, as_configured: bool) -> Result<(Config, Avoid), Failure> {
+    async fn of_open(
+        &self,
+        desk: &Desk,
+        operation: &Operation,
+        as_configured: bool,
+    ) -> Result<(Config, Avoid), Failure> {
         let Aim::Drill { stage } = operation.aim else {
-            return Err(Failure::failed("the journal of rehearsals holds an operation that is none"));
+            return Err(Failure::failed(
+                "the journal of rehearsals holds an operation that is none",
+            ));
         };
         let began = match as_configured {
             true => None,
@@ -102,7 +107,10 @@ impl Today {
         let config = match began {
             Some(Origin::Config(config)) => *config,
             Some(Origin::Unreadable(why)) => {
-                tracing::warn!(why, "what the rehearsal began with cannot be read; going by today's configuration");
+                tracing::warn!(
+                    why,
+                    "what the rehearsal began with cannot be read; going by today's configuration"
+                );
                 self.config.clone()
             }
             None => self.config.clone(),
@@ -123,12 +131,18 @@ async fn avoid(desk: &Desk, config: &Config) -> Avoid {
     let finder = Finder::new(config.source.clone(), Resolver::for_config(config));
     match tokio::time::timeout(RDS_WITHIN, finder.endpoint()).await {
         Ok(Ok((host, port, _))) => avoid.addresses.push((host.to_ascii_lowercase(), port)),
-        Ok(Err(error)) => tracing::warn!(error = told(&error), "the source's address is not known; its identity is"),
+        Ok(Err(error)) => tracing::warn!(
+            error = told(&error),
+            "the source's address is not known; its identity is"
+        ),
         Err(_) => tracing::warn!("RDS does not answer: the source's address is not known; its identity is"),
     }
     match claim::identities(desk.stores.control.as_ref(), &claim::key(&config.store.prefix)).await {
         Ok(identities) => avoid.identities = identities,
-        Err(error) => tracing::warn!(error = told(&error), "which servers are real is known by their addresses alone"),
+        Err(error) => tracing::warn!(
+            error = told(&error),
+            "which servers are real is known by their addresses alone"
+        ),
     }
     avoid
 }
@@ -274,9 +288,7 @@ async fn carry_on(
             };
             take_back(desk, position, why, screen, of).await?
         }
-        Rest::Approval { .. } | Rest::Refused(_) => {
-            take_back(desk, position, "it could not go on", screen, of).await?
-        }
+        Rest::Approval { .. } | Rest::Refused(_) => take_back(desk, position, "it could not go on", screen, of).await?,
     };
     written(desk, today, &position).await
 }

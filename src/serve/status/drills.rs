@@ -17,7 +17,10 @@ fn drilled(facts: &Facts) -> Option<&Drilled> {
 
 /// One that costs money and that nobody is at.
 pub(super) fn alarm(html: &mut Html, facts: &Facts, now: Timestamp) {
-    let Some(left) = drilled(facts).and_then(|drilled| drilled.open.as_ref()).filter(|open| !open.is_at_work) else {
+    let Some(left) = drilled(facts)
+        .and_then(|drilled| drilled.open.as_ref())
+        .filter(|open| !open.is_at_work)
+    else {
         return;
     };
     html.raw("<section class=\"alarm\"><h2>A rehearsal was left standing <small>begun ")
@@ -38,15 +41,12 @@ pub(super) fn last(html: &mut Html, facts: &Facts, now: Timestamp) {
     let Some(drilled) = drilled(facts).filter(|_| is_planned) else {
         return;
     };
-    let title = "Time to healthy, rehearsed";
+    let title = "Rehearsed RTO";
     let Some(report) = drilled.reports.first() else {
         tile(html, WARN, title, "never", "nothing was rehearsed: planb drill");
         return;
     };
-    let figure = report
-        .rto
-        .seconds
-        .map_or_else(|| report.result.name().to_owned(), span);
+    let figure = report.rto.seconds.map_or_else(|| report.result.name().to_owned(), span);
     let breaks = report
         .forecast
         .as_ref()
@@ -58,7 +58,7 @@ pub(super) fn last(html: &mut Html, facts: &Facts, now: Timestamp) {
         (Verdict::Interrupted, false) => PLAIN,
     };
     let more = format!(
-        "target {}; stage {}, {}",
+        "target {}; to healthy, stage {}, {}",
         span(report.rto.target_seconds),
         report.stage,
         ago(report.begun_at, now)
@@ -86,7 +86,10 @@ pub(super) fn section(html: &mut Html, facts: &Facts, now: Timestamp) {
         } else {
             "<li><span class=\"pill bad\">left standing</span> begun "
         });
-        html.text(&ago(open.begun_at, now)).raw(" by ").text(&open.who).raw("</li>");
+        html.text(&ago(open.begun_at, now))
+            .raw(" by ")
+            .text(&open.who)
+            .raw("</li>");
     }
     for report in drilled.reports.iter().take(SHOWN) {
         one(html, report);

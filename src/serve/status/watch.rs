@@ -81,9 +81,9 @@ fn one(html: &mut Html, name: &str, ballot: &Ballot, at: Timestamp) {
     else {
         html.raw("<li><span class=\"pill warn\">no vote</span> ").text(name);
         let told = ballot.told(at);
-        html.raw("<small>")
+        html.raw(" <em>")
             .text(told.strip_prefix("no vote: ").unwrap_or(&told))
-            .raw("</small></li>");
+            .raw("</em></li>");
         return;
     };
     html.raw(pill_of(*health)).text(name);
@@ -94,7 +94,7 @@ fn one(html: &mut Html, name: &str, ballot: &Ballot, at: Timestamp) {
         .partition(|seen| seen.health == Health::Healthy && !seen.is_mute);
     if !well.is_empty() {
         let names: Vec<&str> = well.iter().map(|seen| seen.probe.as_str()).collect();
-        html.raw("<small>answer: ").text(&names.join(", ")).raw("</small>");
+        html.raw(" <em>").text(&names.join(", ")).raw("</em>");
     }
     for seen in ill {
         let word = match (seen.is_mute, seen.plane) {
