@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::operation::{Desk, Opening, OperationArgs, confirm, loss, refuse, standing_json, standing_line, unanswered};
 use super::screen::Screen;
 use super::{Common, open, present};
-use crate::backup::entry::{Entry, Standing};
+use crate::backup::entry::{Entry, Standing, good_ones};
 use crate::mysql::DbError;
 use crate::recovery::engine::Rest;
 use crate::recovery::event::Accepted;
@@ -244,12 +244,10 @@ fn candidate(entries: &[Entry], args: &FailoverArgs) -> Result<Option<Candidate>
         }
         None => None,
     };
-    let good = entries
-        .iter()
-        .filter(|entry| entry.standing == Standing::Good && until.is_none_or(|until| entry.consistent_at <= until));
-    Ok(good
-        .max_by_key(|entry| entry.consistent_at)
-        .map(|entry| of(entry, until.is_some())))
+    let good = good_ones(entries)
+        .into_iter()
+        .find(|entry| until.is_none_or(|until| entry.consistent_at <= until));
+    Ok(good.map(|entry| of(entry, until.is_some())))
 }
 
 /// A login and a query, as the account that takes backups.

@@ -156,10 +156,7 @@ impl Right for Held {
 impl Desk {
     /// Looks only.
     pub async fn open(common: &Common, config: Config, by: By, place: Place) -> Result<Self, Failure> {
-        let mistakes: Vec<String> = steps::plan::mistakes(&config.failover_steps, &config.failback_steps)
-            .into_iter()
-            .map(|(list, mistake)| format!("{list}[{}].{}: {}", mistake.step + 1, mistake.key, mistake.message))
-            .collect();
+        let mistakes = steps::plan::check(&config);
         if !mistakes.is_empty() {
             return Err(Failure::Usage(mistakes.join("\nplanb: ")));
         }

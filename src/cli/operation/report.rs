@@ -82,10 +82,11 @@ impl Desk {
                 part_way(lines.join("\nplanb: "))
             }
             Rest::Failed(steps) => {
-                let lines: Vec<String> = steps
-                    .iter()
-                    .map(|(step, error)| format!("step {step}: {error}"))
-                    .collect();
+                let failed = steps.iter().map(|(step, error)| format!("step {step}: {error}"));
+                // Told at once, rather than one after the other with each --resume.
+                let refused = refused(position);
+                let refused = refused.iter().map(|(step, rule)| explained(step, *rule));
+                let lines: Vec<String> = failed.chain(refused).collect();
                 part_way(lines.join("\nplanb: "))
             }
             Rest::Stopped => part_way("stopped".to_owned()),
@@ -94,6 +95,12 @@ impl Desk {
             }
         }
     }
+}
+
+fn refused(position: &Position) -> Vec<(String, Rule)> {
+    let open = position.state.open();
+    open.map(|operation| operation.refused(&position.state.standing))
+        .unwrap_or_default()
 }
 
 fn explained(step: &str, rule: Rule) -> String {
@@ -171,6 +178,7 @@ fn result_json(rest: &Rest, position: &Position) -> Value {
         "v": 1,
         "result": result,
         "detail": detail,
+        "refused": refused(position).iter().map(|(step, rule)| json!({"step": step, "rule": rule.name()})).collect::<Vec<_>>(),
         "operation": operation.map(|operation| operation.number),
         "standing": standing_json(position),
         "steps": operation.map(crate::cli::screen::steps_json),
