@@ -54,9 +54,17 @@ fn print(entries: &[Entry], what: &str) {
         }
         let who = format!("{} on {}", entry.by.who, entry.by.host);
         let took = seconds.map_or_else(String::new, |seconds| {
-            format!(" after {}", present::duration(Duration::from_secs_f64(seconds.max(0.0))))
+            format!(
+                " after {}",
+                present::duration(Duration::from_secs_f64(seconds.max(0.0)))
+            )
         });
-        println!("  {}  {:<22} {}", present::time(entry.at), who, told(&entry.event, &took));
+        println!(
+            "  {}  {:<22} {}",
+            present::time(entry.at),
+            who,
+            told(&entry.event, &took)
+        );
     }
 }
 
