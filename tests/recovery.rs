@@ -1462,13 +1462,25 @@ async fn what_was_answered_for_of_one_backup_is_not_of_the_next() {
         reason: "a comment differs".to_owned(),
         who: "kim".to_owned(),
     });
-    position = journal.append(&position, &lab.by(), accepted.clone()).await.expect("written");
+    position = journal
+        .append(&position, &lab.by(), accepted.clone())
+        .await
+        .expect("written");
     assert!(position.state.open().expect("open").has_accepted(Rule::Unverified));
     let newer = Chosen {
-        consistent_at: position.state.open().and_then(|open| open.backup.clone()).expect("a backup").consistent_at
+        consistent_at: position
+            .state
+            .open()
+            .and_then(|open| open.backup.clone())
+            .expect("a backup")
+            .consistent_at
             + jiff::SignedDuration::from_mins(5),
         digest: "digest-newer".to_owned(),
-        ..position.state.open().and_then(|open| open.backup.clone()).expect("a backup")
+        ..position
+            .state
+            .open()
+            .and_then(|open| open.backup.clone())
+            .expect("a backup")
     };
     position = journal
         .append(&position, &lab.by(), Event::Renewed { backup: newer })
@@ -1476,5 +1488,8 @@ async fn what_was_answered_for_of_one_backup_is_not_of_the_next() {
         .expect("written");
     assert!(!position.state.open().expect("open").has_accepted(Rule::Unverified));
     position = journal.append(&position, &lab.by(), accepted).await.expect("written");
-    assert!(position.state.open().expect("open").has_accepted(Rule::Unverified), "asked and answered again");
+    assert!(
+        position.state.open().expect("open").has_accepted(Rule::Unverified),
+        "asked and answered again"
+    );
 }
