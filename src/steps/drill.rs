@@ -77,7 +77,10 @@ impl Executor {
         match &self.written(task)?.kind {
             Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
             Kind::Restore(server) => self.unrehearse_restore(task, server).await,
-            Kind::Command(command) if !command.undo.is_empty() => self.undo_command(task, command).await,
+            // One that means anything for what serves is never rehearsed, so there is nothing of it to undo, whatever the plan says by now.
+            Kind::Command(command) if !command.undo.is_empty() && command.means.is_none() => {
+                self.undo_command(task, command).await
+            }
             _ => Ok("nothing of it stays".to_owned()),
         }
     }
