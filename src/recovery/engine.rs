@@ -19,6 +19,7 @@ use super::next::{Next, next};
 use super::operation::Operation;
 use super::plan::{Place, Role, Step};
 use super::rules::Rule;
+use crate::span;
 
 mod tasks;
 
@@ -136,6 +137,17 @@ impl Engine {
     /// # Errors
     /// The journal's. Whatever happens, another run goes on from what is written down.
     pub async fn run(&self, position: Position) -> Result<(Rest, Position), JournalError> {
+        let open = position.state.open();
+        let span = span::work!(
+            "operation",
+            number = open.map(|operation| operation.number),
+            command = open.map(|operation| operation.aim.command()),
+            place = ?self.here,
+        );
+        span::traced(span, self.carried_on(position)).await
+    }
+
+    async fn carried_on(&self, position: Position) -> Result<(Rest, Position), JournalError> {
         let lost = self.right.lost();
         let mut tasks = Tasks {
             set: JoinSet::new(),
@@ -380,6 +392,8 @@ impl Engine {
         let hands = Arc::clone(&self.hands);
         let name = step.name.clone();
         let timeout = Duration::from_secs(step.timeout_seconds);
+        // Of the operation's, which the task that is spawned does not know by itself.
+        let span = span::work!("step", step = name, operation = operation.number, taken_back = is_back);
         let task = Task {
             step,
             operation,
@@ -399,7 +413,7 @@ impl Engine {
                     }
                     hands.carry_out(&task).await
                 };
-                let mut work = std::pin::pin!(work);
+                let mut work = std::pin::pin!(span::traced(span, work));
                 let result = tokio::select! {
                     result = &mut work => result,
                     () = tokio::time::sleep(timeout) => {
