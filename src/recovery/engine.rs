@@ -366,7 +366,8 @@ impl Engine {
         };
         // A primary that nobody can fence goes on being protected: its backups would never end this.
         let is_enough = operation.has_accepted(Rule::Unfenced) && operation.renewals > 0;
-        if operation.pinned || is_enough || site != super::plan::Site::Standby {
+        let is_last = operation.has_the_last(&position.state.standing);
+        if operation.pinned || is_enough || is_last || site != super::plan::Site::Standby {
             return Ok(Look::Newest);
         }
         let newest = match self.hands.newest().await {

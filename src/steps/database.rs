@@ -77,7 +77,7 @@ impl Executor {
         };
         let host = instead.host.unwrap_or_else(|| settings.host.clone());
         let port = instead.port.unwrap_or(settings.port);
-        if self.avoid.contains(&(host.to_ascii_lowercase(), port)) {
+        if self.avoid.is_real(&host, port) {
             return Err(StepError::permanent(format!(
                 "{host}:{port} is a database of the real thing, which a rehearsal does not touch: give it a server of its own"
             )));

@@ -31,12 +31,14 @@ mod http;
 mod outside;
 mod page;
 pub mod plan;
+pub mod presence;
 mod preserve;
 mod site;
 mod store;
 mod terraform;
 pub mod values;
 
+pub use drill::Avoid;
 use values::{Rendered, render};
 
 /// Told what a step does at the moment; for a person's screen, and for whoever follows from elsewhere.
@@ -59,8 +61,8 @@ pub struct Executor {
     pub tell: Arc<dyn Tell>,
     /// Makes what takes a backup as this configuration says.
     pub runner: MakeRunner,
-    /// Databases that are not touched whatever a step says, by host and port: in a rehearsal, all that are real.
-    pub avoid: Vec<(String, u16)>,
+    /// What is not touched whatever a step says: in a rehearsal, all that is real.
+    pub avoid: Avoid,
     pub pages: OpenPages,
 }
 
