@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::database::{SESSIONS, restore_error, set_locked};
-use super::{Executor, db_error, plan};
+use super::{Executor, db_error, plan, store_error};
+use crate::backup::claim;
 use crate::backup::lease;
 use crate::backup::ledger as proofs;
 use crate::backup::proof::{By, Level};
@@ -13,6 +14,7 @@ use crate::dump::literal::string;
 use crate::mysql::{Address, Session};
 use crate::recovery::engine::{StepError, Task};
 use crate::recovery::event::Outcome;
+use crate::recovery::journal::Journal;
 use crate::restore::accounts::Account;
 use crate::restore::compare::compare;
 use crate::restore::ledger;
@@ -70,7 +72,17 @@ impl Executor {
         match &self.written(task)?.kind {
             Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
             Kind::Restore(server) => self.unrehearse_restore(task, server).await,
-            Kind::Command(command) if !command.undo.is_empty() => self.undo_command(task, command).await,
+            Kind::Command(command) if !command.undo.is_empty() => {
+                if !task.operation.has_made(&task.step.name) {
+                    return Ok("it was so before".to_owned());
+                }
+                // The machine that was started for a rehearsal is the one that the failover needs.
+                let journal = Journal::new(Arc::clone(&self.control), &claim::key(&self.config.store.prefix));
+                if journal.known().await.map_err(store_error)?.is_open {
+                    return Ok("left as it is: a failover or failback was begun, which may need it".to_owned());
+                }
+                self.undo_command(task, command).await
+            }
             _ => Ok("nothing of it stays".to_owned()),
         }
     }

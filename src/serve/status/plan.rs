@@ -80,9 +80,13 @@ pub(super) fn operation(html: &mut Html, facts: &Facts, now: Timestamp) {
     html.raw("</small></h2>");
     let is_interrupted = |step: &Progress| matches!(step, Progress::Running { interrupted: true, .. });
     if has_failed || operation.steps.values().any(is_interrupted) {
-        html.raw("<p class=\"next\">To go on: <code>").text(&operation.aim.command()).raw(" --resume</code>");
+        html.raw("<p class=\"next\">To go on: <code>")
+            .text(&operation.aim.command())
+            .raw(" --resume</code>");
         if operation.committed_at.is_none() && operation.abandoning.is_none() {
-            html.raw(" To take it back: <code>").text(&operation.aim.command()).raw(" --abandon</code>");
+            html.raw(" To take it back: <code>")
+                .text(&operation.aim.command())
+                .raw(" --abandon</code>");
         }
         html.raw("</p>");
     }
