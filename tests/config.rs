@@ -831,6 +831,68 @@ fn every_mistake_in_a_channel_is_told_and_no_value_repeated() {
 }
 
 #[test]
+fn a_mail_channel_has_the_promised_defaults_and_is_never_in_the_clear() {
+    use planb::config::notify::{Email, Least, MailTls, To};
+    const MAIL: &str = "[[notify.channels]]\nname = \"mail\"\nkind = \"email\"\nhost = \"smtp.bank.example\"\n\
+        from = \"planb@bank.example\"\nto = [\"a@bank.example\"]\n";
+    let email = |more: &str| -> Email {
+        let config = Config::parse(&format!("{SMALLEST}{MAIL}{more}")).unwrap();
+        assert_eq!(config.notify.channels[0].least, Least::Warning);
+        match config.notify.channels.into_iter().next().map(|channel| channel.to) {
+            Some(To::Email(email)) => email,
+            other => panic!("a mail channel: {other:?}"),
+        }
+    };
+    assert_eq!(
+        (email("").tls, email("").port, email("").login),
+        (MailTls::StartTls, 587, None)
+    );
+    assert_eq!(email("tls = \"implicit\"\n").port, 465);
+    let login = email("user = \"planb\"\npassword = \"env:P\"\n").login;
+    assert_eq!(login.map(|(user, _)| user), Some("planb".to_owned()));
+    let keys = |text: &str| -> Vec<String> {
+        let found = problems(&format!("{SMALLEST}{text}"));
+        let mut keys: Vec<String> = found
+            .iter()
+            .map(|problem| problem.key.replace("notify.channels[1].", ""))
+            .collect();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(keys(&format!("{MAIL}tls = \"off\"\n")), ["tls"]);
+    assert_eq!(keys(&format!("{MAIL}user = \"planb\"\n")), ["password"]);
+    assert_eq!(keys(&format!("{MAIL}password = \"env:P\"\n")), ["user"]);
+    assert_eq!(
+        keys(&format!("{MAIL}url = \"env:P\"\nsecret = \"env:P\"\n")),
+        ["secret", "url"]
+    );
+    let own = "[[notify.channels]]\nname = \"mail\"\nkind = \"email\"\n";
+    assert_eq!(keys(own), ["from", "host", "to"]);
+    for wrong in [
+        "planb",
+        "@bank.example",
+        "a b@bank.example",
+        "PlanB <a@b>",
+        "a@b@c",
+        "a@-b",
+        "a@b..c",
+        "a\u{e9}@b",
+        ".a@b",
+    ] {
+        assert_eq!(keys(&MAIL.replace("a@bank.example", wrong)), ["to"], "{wrong}");
+        assert_eq!(keys(&MAIL.replace("planb@bank.example", wrong)), ["from"], "{wrong}");
+    }
+    assert_eq!(keys(&MAIL.replace("[\"a@bank.example\"]", "[]")), ["to"]);
+    assert_eq!(
+        keys(&MAIL.replace(
+            "[[notify.channels]]\nname = \"mail\"\nkind = \"email\"",
+            "[[notify.channels]]\nname = \"m\"\nkind = \"slack\"\nurl = \"env:U\""
+        )),
+        ["from", "host", "to"]
+    );
+}
+
+#[test]
 fn a_configuration_that_wakes_nobody_is_told() {
     let told = |text: &str| {
         let warnings = warnings(&Config::parse(&format!("{SMALLEST}{text}")).unwrap());
@@ -1190,7 +1252,7 @@ fn of_the_azure_roles_only_the_pruner_deletes_and_only_the_reader_cannot_write()
         assert_eq!(allowed.contains("blobs/write"), name != "PlanB reader", "{name}");
         assert!(!allowed.contains('*') && !allowed.contains("listKeys"), "{name}");
     }
-    assert_eq!(roles.as_array().unwrap().len(), 3);
+    assert_eq!(roles.as_array().unwrap().len(), 4);
 }
 
 #[test]

@@ -95,7 +95,7 @@ resource "terraform_data" "server" {
     flavor = var.flavor
   }
   provisioner "local-exec" {
-    command = "mkdir -p ${var.dir} && ${self.input.script} start ${self.input.flavor} --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/${self.input.flavor}/bin/${self.input.flavor} --no-defaults -uroot -S $socket -e \"DROP USER IF EXISTS ''@'localhost'; CREATE USER IF NOT EXISTS dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\" && touch ${var.dir}/../made && while [ -e ${var.dir}/../hold ]; do sleep 0.1; done"
+    command = "mkdir -p ${var.dir} && { ${self.input.script} stop ${self.input.dir} || true; } && rm -rf ${self.input.dir} && ${self.input.script} start ${self.input.flavor} --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/${self.input.flavor}/bin/${self.input.flavor} --no-defaults -uroot -S $socket -e \"DROP USER IF EXISTS ''@'localhost'; CREATE USER IF NOT EXISTS dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\" && touch ${var.dir}/../made && while [ -e ${var.dir}/../hold ]; do sleep 0.1; done"
     environment = { PLANB_LAB = self.input.lab }
   }
   provisioner "local-exec" {
@@ -564,6 +564,23 @@ fn by_schedule_it_is_told_of_and_a_stop_of_the_agent_leaves_what_can_be_gone_on_
     let resumed = lab.planb.json(&["--json", "drill", "--resume"]);
     assert_eq!(resumed["result"], "met", "{resumed}");
     lab.assert_clean();
+
+    // What would be called like the real one is not made.
+    let root = lab.planb.path().join("database/main.tf");
+    std::fs::write(
+        &root,
+        DATABASE.replace("flavor = var.flavor", "flavor = var.flavor\n    name = \"bank-dr\""),
+    )
+    .expect("written");
+    let failed = lab.planb.fails(1, &["drill"]);
+    assert!(
+        failed.contains("called like what is real")
+            && failed.contains("bank-dr")
+            && failed.contains("[drill] variables"),
+        "{failed}"
+    );
+    lab.assert_clean();
+    std::fs::write(&root, DATABASE).expect("written");
 
     // The source, and a standby that was restored in earnest, by a name that nobody wrote down: the servers say who they are.
     lab.planb.ok(&["restore"]);

@@ -149,7 +149,7 @@ fn a_failover_is_seen_as_it_goes_and_the_page_asks_nobody_else() {
     let mut agent = Daemon::start(&planb);
     agent.wait_log("status page, /metrics, /healthz and /readyz", 1, SOON);
     agent.wait_log("backup committed", 2, SOON);
-    let tokyo = Ended(
+    let _tokyo = Ended(
         planb
             .command(&["watch", "--name", "tokyo"])
             .stdout(Stdio::null())
@@ -195,10 +195,6 @@ fn a_failover_is_seen_as_it_goes_and_the_page_asks_nobody_else() {
         assert!(watched.contains(shown), "{shown} is not in:\n{watched}");
     }
     picture(&browser, "rest");
-    drop(tokyo);
-    reads(&browser, "that a watcher is missing", |text| {
-        text.contains("verdict unknown") && text.contains("no vote tokyo")
-    });
 
     let mut running = failover(&planb, &["--accept", "primary-healthy=rehearsed"]);
     let begun = reads(&browser, "the first step", |text| {

@@ -79,6 +79,22 @@ impl Ledger {
         Ok(())
     }
 
+    /// What restoring and comparing took, by the SQL's size, of those backups of the last [`join`](Self::join) that were restored.
+    pub fn restored(&self, entries: &[Entry]) -> Vec<(u64, f64)> {
+        let seen = self.seen();
+        let took = |entry: &Entry| {
+            let (_, record) = seen
+                .get(&entry.id)
+                .filter(|(_, record)| record.digest == entry.digest)?;
+            let proof = record
+                .findings
+                .iter()
+                .find(|finding| matches!(finding.level, Level::Restored { .. }))?;
+            Some((entry.raw_bytes, proof.seconds))
+        };
+        entries.iter().filter_map(took).collect()
+    }
+
     fn seen(&self) -> MutexGuard<'_, BTreeMap<BackupId, (ETag, Record)>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

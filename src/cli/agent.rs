@@ -31,14 +31,15 @@ use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
 use crate::notify::dispatcher::{Announcer, Dispatcher};
 use crate::notify::{Announce, channel};
+use crate::recovery::journal::Known;
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
 use crate::serve::board::Board;
 use crate::store::StoreError;
 use crate::store::retrying::Meter;
 
-mod around;
 mod beside;
+mod rehearsed;
 
 /// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -74,7 +75,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     };
     // They only look and show: whatever becomes of them, backups go on, and they end with the agent.
     let mut beside = JoinSet::new();
-    beside::start(&mut beside, &configured, &board);
+    beside::start(&mut beside, &configured, &board, &dispatcher);
     beside.spawn(dark::by_schedule(
         common.config.clone(),
         At::Operator,
@@ -206,8 +207,8 @@ impl BackupRunner for Driven {
             return Err(RunError::Permanent("verify.restore_to is not configured".to_owned()));
         };
         let stores = self.stores(&cancel).await?;
-        let (survey, is_open, proofs) = self.listed(&stores).await?;
-        if is_open {
+        let (survey, known, proofs) = self.listed(&stores).await?;
+        if known.is_open {
             return Err(RunError::Busy(
                 "a failover is open, and nothing but that touches the second site until it ends".to_owned(),
             ));
@@ -276,11 +277,11 @@ impl BackupRunner for Driven {
 
     async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
         let stores = self.stores(&cancel).await?;
-        let (survey, is_open, proofs) = self.listed(&stores).await?;
+        let (survey, known, proofs) = self.listed(&stores).await?;
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
         let clock = open::clock();
-        let mut holds = holds(rpo.state, clock.now(), survey.store_now, is_open);
+        let mut holds = holds(rpo.state, clock.now(), survey.store_now, &known);
         let drilling = drilling(&self.config, &stores).await;
         holds
             .freezes
@@ -313,8 +314,8 @@ impl Driven {
         stores.map_err(store_error)
     }
 
-    /// Every backup, whether a failover is open, and whether what was found out about them could be put in.
-    async fn listed(&self, stores: &open::Stores) -> Result<(Survey, bool, Result<(), StoreError>), RunError> {
+    /// Every backup, what the journal says of them, and whether what was found out about them could be put in.
+    async fn listed(&self, stores: &open::Stores) -> Result<(Survey, Known, Result<(), StoreError>), RunError> {
         let prefix = &self.config.store.prefix;
         let known = open::journal(&self.config, stores).known().await.map_err(store_error)?;
         let listed = shelf::list(
@@ -326,8 +327,7 @@ impl Driven {
         let mut entries = listed.await.map_err(store_error)?;
         let store_now = stores.backups.now().await.map_err(store_error)?;
         let proofs = self.ledger.join(stores.control.as_ref(), prefix, &mut entries).await;
-        let is_open = known.is_open;
-        Ok((Survey { entries, store_now }, is_open, proofs))
+        Ok((Survey { entries, store_now }, known, proofs))
     }
 
     async fn check(&self, cancel: &CancellationToken, id: &BackupId) -> Result<Checked, RunError> {

@@ -27,6 +27,7 @@ mod history;
 mod notify;
 mod open;
 mod operation;
+mod outlook;
 mod prepare;
 mod present;
 mod proof;

@@ -129,7 +129,15 @@ async fn try_one(sender: &Sender, line: &Line) -> Result<(), Refusal> {
             error: None,
         };
         match timeout(SEND_WITHIN, line.channel.send(sender, &[item])).await {
-            Ok(sent) => sent?,
+            Ok(sent) => {
+                if let Some(except) = sent?.except {
+                    return Err(Refusal {
+                        error: format!("took it, but not for everybody: {except}"),
+                        is_permanent: true,
+                        retry_after: None,
+                    });
+                }
+            }
             Err(_) => {
                 return Err(Refusal {
                     error: format!("nothing within {} s", SEND_WITHIN.as_secs()),

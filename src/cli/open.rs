@@ -68,19 +68,22 @@ pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> 
 /// Every backup of this service with what was found out about it, newest first, for a person: where proofs may not be
 /// read, the backups are shown without, and that is told.
 pub async fn listing(config: &Config, stores: &Stores) -> Result<Vec<Entry>, StoreError> {
+    Ok(listing_and_ledger(config, stores).await?.0)
+}
+
+/// The same, with the proofs themselves.
+pub async fn listing_and_ledger(config: &Config, stores: &Stores) -> Result<(Vec<Entry>, Ledger), StoreError> {
+    let ledger = Ledger::default();
     let prefix = &config.store.prefix;
     let known = journal(config, stores).known().await?;
     let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name, &known.standing).await?;
-    match Ledger::default()
-        .join(stores.control.as_ref(), prefix, &mut entries)
-        .await
-    {
+    match ledger.join(stores.control.as_ref(), prefix, &mut entries).await {
         Err(error) if error.is_permanent() => {
             eprintln!("planb: warning: proofs cannot be read, so none are shown: {error}");
         }
         result => result?,
     }
-    Ok(entries)
+    Ok((entries, ledger))
 }
 
 /// The journal of this service's failovers.

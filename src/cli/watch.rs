@@ -17,18 +17,18 @@ use crate::config::Config;
 use crate::config::watch::{Probe, Then, Watch};
 use crate::notify::notice::{Notice, Verdict, What, keys};
 use crate::notify::{Announce, channel, dispatcher::Dispatcher};
-use crate::store::StoreError;
-use crate::watch::auto::{Acknowledged, Shot};
+use crate::watch::auto::Acknowledged;
 use crate::watch::board::Board;
 use crate::watch::probe::{Ask, Spec, asker};
-use crate::watch::quorum::{Ballot, Tally, tally};
 use crate::watch::verdict::{Health, Outcome, Plane, Ruling};
 use crate::watch::watcher::{Deputy, Herald, Settings, Watcher, once};
 
 mod deputy;
-mod shown;
+mod together;
 
 use deputy::OnDuty;
+use together::others;
+pub use together::{Together, together};
 
 /// Between two tries to open the store.
 const OPEN_AGAIN: Duration = Duration::from_secs(10);
@@ -335,118 +335,6 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Good(_) => "good",
         Outcome::Bad(_) => "BAD",
         Outcome::Mute(_) => "cannot ask",
-    }
-}
-
-/// What all watchers found, as it stands in the store.
-pub struct Together {
-    tally: Tally,
-    ruling: Option<Ruling>,
-    shot: Option<Shot>,
-    /// Why nothing was begun automatically in this outage.
-    refrained: Vec<String>,
-    now: jiff::Timestamp,
-}
-
-async fn others(config: &Config, watch: &Watch) -> Result<Together, StoreError> {
-    let stores = open::stores_for_a_person(config).await?;
-    together(config, watch, &stores).await
-}
-
-/// # Errors
-/// The store's.
-pub async fn together(config: &Config, watch: &Watch, stores: &open::Stores) -> Result<Together, StoreError> {
-    let board = Board::new(Arc::clone(&stores.control), &claim::key(&config.store.prefix));
-    let names = names(watch);
-    let found = board.read(&names).await?;
-    let (ruling, _) = board.ruling().await?;
-    // What cannot be read is told where somebody would go by it.
-    let shot = board.shot().await.map_or(None, |(shot, _)| shot);
-    let (refrained, _) = board.refrained().await?;
-    let now = board.now().await?;
-    let outage = ruling.as_ref().filter(|ruling| ruling.verdict == Health::Unhealthy);
-    let refrained = refrained.filter(|refrained| outage.is_some_and(|outage| outage.number == refrained.ruling));
-    let of = |name: &str| found.get(name).cloned().unwrap_or(Ok(None));
-    Ok(Together {
-        tally: tally(&names, of, now, watch.stale_after),
-        ruling,
-        shot,
-        refrained: refrained.map(|refrained| refrained.texts).unwrap_or_default(),
-        now,
-    })
-}
-
-impl Together {
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("watch     {}", self.tally.summary())];
-        if let Some(ruling) = &self.ruling {
-            lines.push(format!(
-                "          called {} {} ago, by {}",
-                ruling.verdict,
-                present::duration(ruling.lasted(self.now)),
-                ruling.by
-            ));
-        }
-        if self.tally.control == Some(Health::Unhealthy) {
-            lines.push("          the control plane does not answer; that alone does not count".to_owned());
-        }
-        if let Some(shot) = &self.shot {
-            lines.push(format!("auto      {}", auto_line(shot)));
-        }
-        for why in &self.refrained {
-            lines.push(format!("auto      begins nothing: {why}"));
-        }
-        lines.extend(
-            self.tally
-                .lines(self.now)
-                .into_iter()
-                .map(|line| format!("          {line}")),
-        );
-        lines
-    }
-
-    pub fn json(&self) -> Value {
-        let watchers: Vec<Value> = self
-            .tally
-            .ballots
-            .iter()
-            .map(|(name, ballot)| {
-                let (vote, probes) = match ballot {
-                    Ballot::Vote {
-                        health, observation, ..
-                    } => (Some(*health), json!(observation.probes)),
-                    _ => (None, json!([])),
-                };
-                json!({"name": name, "vote": vote, "probes": probes, "told": ballot.told(self.now)})
-            })
-            .collect();
-        json!({
-            "verdict": self.tally.verdict,
-            "control_plane": self.tally.control,
-            "called": self.ruling.as_ref().map(|ruling| json!({
-                "verdict": ruling.verdict, "since": present::rfc3339(ruling.since), "by": ruling.by, "evidence": ruling.evidence,
-            })),
-            "auto": self.shot,
-            "refrained": self.refrained,
-            "watchers": watchers,
-        })
-    }
-}
-
-fn auto_line(shot: &Shot) -> String {
-    let began = format!(
-        "operation {} was begun {} by {}",
-        shot.after + 1,
-        present::time(shot.at),
-        shot.by
-    );
-    match (&shot.rested, &shot.acknowledged) {
-        (_, Some(acknowledged)) => format!("{began}; acknowledged by {}", acknowledged.by),
-        (Some(rested), None) => format!(
-            "{began}; {}. Nothing more is begun before: planb watch --acknowledge",
-            rested.how
-        ),
-        (None, None) => format!("{began}; it is in hand"),
     }
 }
 

@@ -8,6 +8,10 @@ use super::collect::{Document, Section};
 use super::sections::{absolute_path, is_loopback};
 use crate::secret::SecretRef;
 
+mod email;
+
+pub use email::{Email, MailTls};
+
 /// Names of what can be told.
 pub const EVENTS: [&str; 23] = [
     "backup-failed",
@@ -46,8 +50,9 @@ pub(super) const CRITICAL: [&str; 7] = [
     "verdict-changed",
 ];
 
-const CHANNEL_KEYS: [&str; 9] = [
-    "name", "kind", "severity", "events", "url", "key", "endpoint", "secret", "tls_ca",
+const CHANNEL_KEYS: [&str; 16] = [
+    "name", "kind", "severity", "events", "url", "key", "endpoint", "secret", "tls_ca", "host", "port", "tls", "from",
+    "to", "user", "password",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +92,10 @@ pub struct Channel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum To {
     /// An incoming webhook, whose URL is a secret.
-    Slack { url: SecretRef, tls_ca: Option<PathBuf> },
+    Slack {
+        url: SecretRef,
+        tls_ca: Option<PathBuf>,
+    },
     /// Events v2.
     PagerDuty {
         key: SecretRef,
@@ -101,6 +109,7 @@ pub enum To {
         secret: Option<SecretRef>,
         tls_ca: Option<PathBuf>,
     },
+    Email(Email),
 }
 
 impl To {
@@ -113,6 +122,7 @@ impl To {
                 let secret = secret.as_ref().map(|secret| ("secret", secret));
                 [("url", url)].into_iter().chain(secret).collect()
             }
+            Self::Email(email) => email.login.iter().map(|(_, password)| ("password", password)).collect(),
         }
     }
 }
@@ -128,12 +138,14 @@ enum Kind {
     Slack,
     PagerDuty,
     Webhook,
+    Email,
 }
 
-const KINDS: [(&str, Kind); 3] = [
+const KINDS: [(&str, Kind); 4] = [
     ("slack", Kind::Slack),
     ("pagerduty", Kind::PagerDuty),
     ("webhook", Kind::Webhook),
+    ("email", Kind::Email),
 ];
 
 impl Kind {
@@ -142,6 +154,7 @@ impl Kind {
             Self::Slack => &["url", "tls_ca"],
             Self::PagerDuty => &["key", "endpoint", "tls_ca"],
             Self::Webhook => &["url", "secret", "tls_ca"],
+            Self::Email => &["host", "port", "tls", "tls_ca", "from", "to", "user", "password"],
         }
     }
 }
@@ -178,7 +191,7 @@ fn channel(section: &mut Section<'_, '_>) -> Option<Channel> {
     if !section.has("kind") {
         section.problem(
             "kind",
-            "is missing: write kind = \"slack\", \"pagerduty\" or \"webhook\"",
+            "is missing: write kind = \"slack\", \"email\", \"pagerduty\" or \"webhook\"",
         );
     }
     let severities = [
@@ -192,8 +205,10 @@ fn channel(section: &mut Section<'_, '_>) -> Option<Channel> {
     let (url, key, secret) = (section.secret("url"), section.secret("key"), section.secret("secret"));
     let endpoint = section.text("endpoint", endpoint);
     let tls_ca = section.text("tls_ca", absolute_path);
+    let letter = email::read(section);
     let kind = kind?;
-    for other in ["url", "key", "endpoint", "secret", "tls_ca"] {
+    let own = CHANNEL_KEYS.iter().skip_while(|key| **key != "url");
+    for other in own.copied() {
         if section.has(other) && !kind.keys().contains(&other) {
             section.problem(
                 other,
@@ -231,10 +246,11 @@ fn channel(section: &mut Section<'_, '_>) -> Option<Channel> {
             secret,
             tls_ca,
         },
+        Kind::Email => To::Email(letter.complete(section, tls_ca)),
     };
     let usual = match kind {
         Kind::PagerDuty => Least::Critical,
-        Kind::Slack | Kind::Webhook => Least::Warning,
+        Kind::Slack | Kind::Webhook | Kind::Email => Least::Warning,
     };
     Some(Channel {
         name,

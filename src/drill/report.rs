@@ -133,6 +133,9 @@ pub struct Foretold {
     pub breaks_at_bytes: Option<u64>,
     pub rehearsals: usize,
     pub sizes: usize,
+    /// Proofs that its growth is taken from; 0 where rehearsals of several sizes tell it themselves.
+    #[serde(default)]
+    pub proofs: usize,
 }
 
 /// Keys of what an opened rehearsal keeps in its facts.
@@ -372,6 +375,25 @@ impl Report {
             })
         })
         .collect()
+    }
+
+    /// While nothing was at work and the clock went on: the journal between steps, above all. None if it never was healthy.
+    pub fn idle_seconds(&self) -> Option<f64> {
+        let mut at_work: Vec<(f64, f64)> = self
+            .steps
+            .iter()
+            .filter_map(|step| {
+                let begun = step.begun_after_seconds?;
+                Some((begun, begun + step.seconds?))
+            })
+            .collect();
+        at_work.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (mut busy, mut until) = (0.0, 0.0_f64);
+        for (begun, ended) in at_work {
+            busy += (ended - begun.max(until)).max(0.0);
+            until = until.max(ended);
+        }
+        Some((self.rto.seconds? - busy).max(0.0))
     }
 
     pub fn passed(&self) -> bool {

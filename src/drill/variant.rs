@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::steps::{Kind, Rehearsed, Site, Step};
+use crate::config::steps::{Kind, Rehearsed, Site, Step, Terraform};
 use crate::config::{Config, Endpoint};
 
 /// The configuration that a rehearsal goes by, and what it must stay away from.
@@ -231,6 +231,15 @@ fn sets(kind: &Kind, variable: &str) -> bool {
 
 fn names_any(text: &str, makers: &BTreeSet<String>) -> bool {
     makers.iter().any(|maker| text.contains(&format!("${{{maker}.")))
+}
+
+/// What Terraform's steps make in earnest.
+pub fn in_earnest(config: &Config) -> BTreeMap<String, Terraform> {
+    let steps = config.failover_steps.iter().filter_map(|step| match &step.kind {
+        Kind::Terraform(terraform) => Some((step.name.clone(), terraform.clone())),
+        _ => None,
+    });
+    steps.collect()
 }
 
 /// What was needed of a step that is left out, is needed by whoever needed that.

@@ -9,6 +9,7 @@ use super::desk::{Audience, Item, Refusal, Route};
 use super::http::{Form, Http};
 use super::message::Sender;
 use super::notice::Severity;
+use super::smtp::Smtp;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::notify::{Channel as Configured, Least, To};
@@ -17,6 +18,13 @@ use crate::secret::Resolver;
 /// One try may take this long, finding the secret included.
 pub const SEND_WITHIN: Duration = Duration::from_secs(30);
 
+/// That a channel took something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Whom it did not reach all the same, and why.
+    pub except: Option<String>,
+}
+
 /// One way to reach people or programs.
 #[async_trait]
 pub trait Channel: Send + Sync {
@@ -24,7 +32,7 @@ pub trait Channel: Send + Sync {
     ///
     /// # Errors
     /// [`Refusal`], without a secret in it.
-    async fn send(&self, sender: &Sender, items: &[Item]) -> Result<(), Refusal>;
+    async fn send(&self, sender: &Sender, items: &[Item]) -> Result<Taken, Refusal>;
 }
 
 /// A channel, and what it takes.
@@ -52,13 +60,15 @@ pub fn lines(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Line> {
 }
 
 fn line(channel: &Configured, resolver: &Arc<Resolver>, clock: &Arc<dyn Clock>) -> Line {
-    let http = |form: Form, tls_ca: &Option<std::path::PathBuf>| Http {
-        form,
-        tls_ca: tls_ca.clone(),
-        resolver: Arc::clone(resolver),
-        clock: Arc::clone(clock),
+    let http = |form: Form, tls_ca: &Option<std::path::PathBuf>| {
+        Arc::new(Http {
+            form,
+            tls_ca: tls_ca.clone(),
+            resolver: Arc::clone(resolver),
+            clock: Arc::clone(clock),
+        })
     };
-    let (audience, http) = match &channel.to {
+    let (audience, reached_by): (Audience, Arc<dyn Channel>) = match &channel.to {
         To::Slack { url, tls_ca } => (Audience::People, http(Form::Slack { url: url.clone() }, tls_ca)),
         To::PagerDuty { key, endpoint, tls_ca } => {
             let form = Form::PagerDuty {
@@ -74,6 +84,14 @@ fn line(channel: &Configured, resolver: &Arc<Resolver>, clock: &Arc<dyn Clock>) 
             };
             (Audience::Program, http(form, tls_ca))
         }
+        To::Email(email) => {
+            let smtp = Smtp {
+                email: email.clone(),
+                resolver: Arc::clone(resolver),
+                clock: Arc::clone(clock),
+            };
+            (Audience::People, Arc::new(smtp))
+        }
     };
     let minimum = match channel.least {
         Least::Info => Severity::Info,
@@ -87,6 +105,6 @@ fn line(channel: &Configured, resolver: &Arc<Resolver>, clock: &Arc<dyn Clock>) 
             minimum,
             events: channel.events.clone(),
         },
-        channel: Arc::new(http),
+        channel: reached_by,
     }
 }

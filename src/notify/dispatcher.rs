@@ -196,7 +196,10 @@ async fn send(shared: &Shared, sender: &Sender, line: &Line, items: &[Item]) {
         }),
     };
     match sent {
-        Ok(()) => {
+        Ok(taken) => {
+            if let Some(except) = taken.except {
+                tracing::warn!(channel, except, "told, but not everybody: mend the list");
+            }
             for item in items {
                 tracing::info!(channel, key = item.notice.key, turn = item.turn.name(), "told");
             }

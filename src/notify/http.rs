@@ -11,7 +11,7 @@ use reqwest::{Client, Response, StatusCode};
 use sha2::Sha256;
 use url::Url;
 
-use super::channel::Channel;
+use super::channel::{Channel, Taken};
 use super::desk::{Item, Refusal};
 use super::message::{self, Sender};
 use crate::clock::Clock;
@@ -53,7 +53,13 @@ struct Request {
 
 #[async_trait]
 impl Channel for Http {
-    async fn send(&self, sender: &Sender, items: &[Item]) -> Result<(), Refusal> {
+    async fn send(&self, sender: &Sender, items: &[Item]) -> Result<Taken, Refusal> {
+        self.deliver(sender, items).await.map(|()| Taken::default())
+    }
+}
+
+impl Http {
+    async fn deliver(&self, sender: &Sender, items: &[Item]) -> Result<(), Refusal> {
         match &self.form {
             Form::Slack { url } => {
                 let url = self.url(url).await?;
@@ -97,9 +103,7 @@ impl Channel for Http {
             }
         }
     }
-}
 
-impl Http {
     async fn secret(&self, reference: &SecretRef) -> Result<Secret, Refusal> {
         self.resolver.resolve(reference).await.map_err(|error| Refusal {
             is_permanent: error.is_permanent(),

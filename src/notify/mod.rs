@@ -1,7 +1,7 @@
 //! Tells people what happens, once, in words that say what it means and what to do.
 //!
-//! `notice` is what can be told, `words` and `message` how it reads, `desk` decides who is told what and when: all of that is pure. `channel`
-//! and `http` reach people, `dispatcher` runs them side by side and keeps what is known.
+//! `notice` is what can be told, `words` and `message` how it reads, `desk` decides who is told what and when: all of that is pure. `channel`,
+//! `http` and `smtp` reach people, `dispatcher` runs them side by side and keeps what is known.
 
 use jiff::Timestamp;
 
@@ -12,6 +12,7 @@ pub mod http;
 pub mod message;
 pub mod notice;
 pub mod record;
+pub mod smtp;
 pub mod words;
 
 use notice::Notice;

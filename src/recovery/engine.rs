@@ -153,7 +153,14 @@ impl Engine {
         let rest = tokio::select! {
             biased;
             () = lost.cancelled() => Rest::Lost,
-            rest = self.go_on(&mut position, &mut tasks) => rest?,
+            rest = self.go_on(&mut position, &mut tasks) => match rest {
+                // Somebody took over while this machine slept, and its clock has not told it yet.
+                Err(JournalError::Illegal(error)) if !self.right.confirm().await => {
+                    tracing::warn!(%error, "somebody else went on with the operation");
+                    Rest::Lost
+                }
+                rest => rest?,
+            },
         };
         tasks.stop.cancel();
         match rest {

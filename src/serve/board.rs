@@ -54,20 +54,45 @@ pub struct Facts {
     pub failed_proof: Option<String>,
     pub journal: Option<Journal>,
     pub doctor: Option<(Timestamp, Arc<Vec<Finding>>)>,
-    /// None where nobody watches, or nothing was read yet.
-    pub watched: Option<Arc<Watched>>,
+    /// How each channel is doing by which people are told.
+    pub channels: Arc<Vec<Channel>>,
+    /// What the watchers found together when the store was read last: none where nobody is to watch.
+    pub watched: Option<Watched>,
+    /// None before they were read first.
     pub drilled: Option<Arc<Drilled>>,
 }
 
-/// What the watchers find together.
+/// A channel by which people are told. Counts are of as long as it is remembered whom was told what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    pub name: String,
+    pub waiting: usize,
+    /// Tries in a row that failed, and what the last one said.
+    pub failures: u32,
+    pub error: Option<String>,
+    pub delivered: u64,
+    pub failed: u64,
+    /// Given up, because too much waited.
+    pub dropped: u64,
+}
+
+/// What the watchers see.
 #[derive(Debug, Clone)]
 pub struct Watched {
+    pub read_at: Instant,
+    /// Why nobody could look, if so.
+    pub found: Result<Arc<Found>, String>,
+}
+
+/// By the store's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub now: Timestamp,
     pub tally: Tally,
+    /// What holds until most of them say otherwise.
     pub ruling: Option<Ruling>,
     /// What was begun automatically, or why nothing was; in lines.
     pub auto: Vec<String>,
-    /// When it was read, by the store's clock.
-    pub at: Timestamp,
 }
 
 /// Rehearsals.
@@ -281,12 +306,29 @@ impl Board {
         self.facts().doctor = Some((now, Arc::new(findings)));
     }
 
-    pub fn watched(&self, found: Option<Watched>) {
-        self.facts().watched = found.map(Arc::new);
+    pub fn told(&self, channels: Vec<Channel>) {
+        let mut facts = self.facts();
+        for channel in &channels {
+            let before = facts.channels.iter().find(|before| before.name == channel.name);
+            // What failed before this process began is none of its counters.
+            let new = before.map_or(0, |before| channel.failed.saturating_sub(before.failed));
+            for _ in 0..new {
+                self.counters.notification_failed(&channel.name);
+            }
+        }
+        facts.channels = Arc::new(channels);
     }
 
     pub fn drilled(&self, drilled: Drilled) {
         self.facts().drilled = Some(Arc::new(drilled));
+    }
+
+    /// None: nobody is to watch.
+    pub fn watched(&self, found: Option<Result<Found, String>>) {
+        self.facts().watched = found.map(|found| Watched {
+            read_at: Instant::now(),
+            found: found.map(Arc::new),
+        });
     }
 
     /// Somebody looks at the operation: waits for a fresh look at the journal, for `patience` at most, unless the last one is

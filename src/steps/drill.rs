@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::database::{SESSIONS, restore_error, set_locked};
+use super::terraform::failed;
 use super::{Executor, db_error, plan, store_error};
 use crate::backup::claim;
 use crate::backup::lease;
 use crate::backup::ledger as proofs;
 use crate::backup::proof::{By, Level};
-use crate::config::steps::{Kind, Server};
+use crate::config::steps::{Kind, Server, Terraform};
 use crate::dump::literal::string;
 use crate::mysql::{Address, Session};
 use crate::recovery::engine::{StepError, Task};
 use crate::recovery::event::Outcome;
 use crate::recovery::journal::Journal;
+use crate::recovery::plan::{Role, Step};
+use crate::recovery::state::Progress as Standing;
 use crate::restore::accounts::Account;
 use crate::restore::compare::compare;
 use crate::restore::ledger;
@@ -22,6 +26,7 @@ use crate::restore::load::Progress;
 use crate::restore::plan::Wish;
 use crate::restore::run::{Restore, discard};
 use crate::restore::target;
+use crate::terraform::names::in_common;
 
 /// What is real, and so is none of a rehearsal's.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +35,8 @@ pub struct Avoid {
     pub addresses: Vec<(String, u16)>,
     /// Servers by what they call themselves: a name may lead anywhere.
     pub identities: BTreeSet<String>,
+    /// Terraform's steps as they are in earnest, by name.
+    pub terraform: BTreeMap<String, Terraform>,
 }
 
 impl Avoid {
@@ -52,7 +59,7 @@ impl Executor {
             refuse(real?)?;
         }
         match kind {
-            Kind::Terraform(terraform) => self.terraform(task, terraform).await,
+            Kind::Terraform(terraform) => self.rehearse_terraform(task, terraform).await,
             Kind::Restore(server) => self.rehearse_restore(task, server).await,
             Kind::Verify(server) => self.rehearse_verify(task, server).await,
             Kind::Accounts(server) => self.accounts(task, server).await,
@@ -85,6 +92,49 @@ impl Executor {
             }
             _ => Ok("nothing of it stays".to_owned()),
         }
+    }
+
+    /// First whether what would be made is called like what is real, as far as Terraform shows that beforehand.
+    async fn rehearse_terraform(&self, task: &Task, written: &Terraform) -> Result<Outcome, StepError> {
+        let compared = match self.avoid.terraform.get(&task.step.name) {
+            Some(real) => self.names_in_common(task, written, real).await,
+            None => Ok(Vec::new()),
+        };
+        let unknown = match compared {
+            Ok(names) if names.is_empty() => String::new(),
+            Ok(names) => {
+                return Err(StepError::permanent(format!(
+                    "nothing was made, since it would be called like what is real: {}. Give it names of its own, by [drill] variables or by \
+                     terraform.workspace in the name",
+                    names.join("; ")
+                )));
+            }
+            Err(_) if task.cancel.is_cancelled() => {
+                return Err(StepError::passing("it was stopped before anything was made"));
+            }
+            Err(why) => format!("; whether names are the real ones' could not be told: {why}"),
+        };
+        let mut outcome = self.terraform(task, written).await?;
+        outcome.note.push_str(&unknown);
+        Ok(outcome)
+    }
+
+    async fn names_in_common(&self, task: &Task, own: &Terraform, real: &Terraform) -> Result<Vec<String>, StepError> {
+        let own = self.terraform_of(&task.step.name, task, own).await?;
+        own.init(&task.cancel).await.map_err(failed)?;
+        let ours = own.plan_shown(&task.cancel).await.map_err(failed)?;
+        // In what a rehearsal's steps gave, nothing is the real one's: then only what stands can be compared.
+        let is_plain = real.variables.iter().all(|(_, value)| !value.contains("${"));
+        let mut theirs = own.clone();
+        if is_plain {
+            theirs.variables = self.terraform_of(&task.step.name, task, real).await?.variables;
+        }
+        theirs.workspace = Some("default".to_owned());
+        let theirs = match is_plain {
+            true => theirs.plan_shown(&task.cancel).await,
+            false => theirs.state_shown(&task.cancel).await,
+        };
+        Ok(in_common(&ours, &theirs.map_err(failed)?))
     }
 
     /// Why this server is none of a rehearsal's, if it is not: it says itself who it is, and whether the application was ever let in.
@@ -249,7 +299,14 @@ impl Executor {
                 };
                 let (backups, control) = (self.backups.as_ref(), self.control.as_ref());
                 let prefix = &self.config.store.prefix;
-                let noted = proofs::found(backups, control, prefix, entry, (level, by, compared.duration)).await;
+                let noted = proofs::found(
+                    backups,
+                    control,
+                    prefix,
+                    entry,
+                    (level, by, restoring(task) + compared.duration),
+                )
+                .await;
                 noted.map_or_else(
                     |error| format!("not written down: {error}"),
                     |()| "written down as a proof".to_owned(),
@@ -290,6 +347,15 @@ impl Executor {
             ..Outcome::default()
         })
     }
+}
+
+/// What the restore took that is compared now: a proof's time is of both.
+fn restoring(task: &Task) -> Duration {
+    let took = |step: &Step| match (&step.role, task.operation.progress(&step.name)) {
+        (Role::Restore(_), Standing::Done { since, at, .. }) => Duration::try_from(at.duration_since(*since)).ok(),
+        _ => None,
+    };
+    task.operation.plan.steps.iter().filter_map(took).sum()
 }
 
 fn refuse(real: Option<String>) -> Result<(), StepError> {

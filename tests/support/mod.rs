@@ -10,6 +10,7 @@
 pub mod accounts;
 pub mod census;
 pub mod cut;
+pub mod mail;
 pub mod old;
 pub mod planb;
 pub mod receiver;
@@ -17,6 +18,7 @@ pub mod registry;
 pub mod restores;
 pub mod runner;
 pub mod server;
+pub mod sites;
 pub mod strict_moto;
 pub mod tls;
 

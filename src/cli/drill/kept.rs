@@ -12,7 +12,7 @@ use crate::cli::failure::{Failure, told};
 use crate::cli::operation::drill_lease;
 use crate::cli::{Common, open, present};
 use crate::config::Config;
-use crate::drill::forecast::{self, Sample};
+use crate::drill::forecast::{self, Measured};
 use crate::drill::page;
 use crate::drill::report::{Foretold, Open, Report};
 use crate::recovery::plan::Plan;
@@ -109,11 +109,21 @@ pub async fn keep(config: &Config, stores: &open::Stores, report: &Report, all: 
     Ok(())
 }
 
-/// From all rehearsals, for a backup of this size.
-pub fn forecast(plan: &Plan, reports: &[Report], raw_bytes: u64, config: &Config) -> Option<Foretold> {
-    let samples: Vec<Sample> = reports.iter().flat_map(Report::samples).collect();
+/// From all rehearsals and proofs, for a backup of this size.
+pub fn forecast(
+    plan: &Plan,
+    reports: &[Report],
+    proofs: Vec<(u64, f64)>,
+    raw_bytes: u64,
+    config: &Config,
+) -> Option<Foretold> {
+    let measured = Measured {
+        samples: reports.iter().flat_map(Report::samples).collect(),
+        idle_seconds: reports.iter().filter_map(Report::idle_seconds).collect(),
+        proofs,
+    };
     let target_seconds = config.targets.rto.as_secs_f64();
-    let told = forecast::forecast(plan, &samples, raw_bytes, target_seconds)?;
+    let told = forecast::forecast(plan, &measured, raw_bytes, target_seconds)?;
     Some(Foretold {
         raw_bytes,
         seconds: told.seconds,
@@ -121,18 +131,19 @@ pub fn forecast(plan: &Plan, reports: &[Report], raw_bytes: u64, config: &Config
         breaks_at_bytes: told.breaks_at_bytes,
         rehearsals: reports.iter().filter(|report| !report.samples().is_empty()).count(),
         sizes: told.sizes,
+        proofs: told.proofs,
     })
 }
 
 pub async fn list(common: &Common, config: &Config) -> Result<(), Failure> {
     let stores = open::stores_for_a_person(config).await?;
     let reports = all(config, &stores).await?;
-    let entries = open::listing(config, &stores).await?;
+    let (entries, ledger) = open::listing_and_ledger(config, &stores).await?;
     let today = newest_good(&entries).map_or(0, |entry| entry.raw_bytes);
     let stage = reports.last().map_or(config.drill.stage, |report| report.stage);
     let foretold = super::variant(config, stage).ok().and_then(|variant| {
         let plan = steps::plan::rehearsal(&variant.config.failover_steps);
-        forecast(&plan, &reports, today, config)
+        forecast(&plan, &reports, ledger.restored(&entries), today, config)
     });
     if common.json {
         println!("{}", json!({"v": 1, "drills": reports, "forecast": foretold}));

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::drill::absent::awaited;
 use crate::drill::moment::{Moment, draw};
 use crate::drill::report::{Report, facts, report};
-use crate::drill::variant::{Variant, of_begun, real};
+use crate::drill::variant::{Variant, in_earnest, of_begun, real};
 use crate::recovery::engine::Rest;
 use crate::recovery::event::Event;
 use crate::recovery::journal::Position;
@@ -113,6 +113,7 @@ impl Today {
         let variant = of_begun(&config, stage);
         let mut avoid = self.avoid.clone();
         avoid.addresses.extend(variant.avoid);
+        avoid.terraform = in_earnest(&config);
         Ok((variant.config, avoid))
     }
 }
@@ -121,6 +122,7 @@ impl Today {
 pub(super) async fn avoid(desk: &Desk, config: &Config) -> Avoid {
     let mut avoid = Avoid {
         addresses: real(config),
+        terraform: in_earnest(config),
         ..Avoid::default()
     };
     let finder = Finder::new(config.source.clone(), Resolver::for_config(config));
@@ -393,10 +395,10 @@ async fn written(desk: &Desk, today: &Today, position: &Position) -> Result<Repo
     let mut reports = kept::all(config, &desk.stores).await?;
     reports.retain(|other| other.id != report.id);
     reports.push(report.clone());
-    let listed = open::listing(config, &desk.stores).await?;
+    let (listed, ledger) = open::listing_and_ledger(config, &desk.stores).await?;
     if let Some(operation) = &position.state.operation {
         let today = newest_good(&listed).map_or(report.backup.raw_bytes, |entry| entry.raw_bytes);
-        report.forecast = kept::forecast(&operation.plan, &reports, today, config);
+        report.forecast = kept::forecast(&operation.plan, &reports, ledger.restored(&listed), today, config);
     }
     if let Some(last) = reports.last_mut() {
         last.clone_from(&report);

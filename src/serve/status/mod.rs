@@ -136,6 +136,15 @@ fn troubles(html: &mut Html, facts: &Facts) {
     if let Some(Err(why)) = facts.journal.as_ref().map(|journal| &journal.position) {
         told.push(("The journal of failovers cannot be read", why));
     }
+    for channel in facts.channels.iter().filter(|channel| channel.failures > 0) {
+        html.raw("<section class=\"alarm\"><h2>People are not told by ")
+            .text(&channel.name)
+            .raw("</h2><p>");
+        html.text(channel.error.as_deref().unwrap_or("it takes no messages"))
+            .raw("; ")
+            .count(channel.waiting)
+            .raw(" wait. <code>planb notify --test</code></p></section>");
+    }
     for (what, why) in told {
         html.raw("<section class=\"alarm\"><h2>")
             .raw(what)

@@ -3,22 +3,22 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::html::{Html, span};
-use crate::serve::board::{Facts, Watched};
+use crate::serve::board::{Facts, Found};
 use crate::watch::quorum::Ballot;
 use crate::watch::verdict::{Health, Plane, Seen};
 
 /// What was read longer ago is shown as of then.
 const FRESH: SignedDuration = SignedDuration::from_secs(150);
 
-fn watched(facts: &Facts) -> Option<&Watched> {
-    facts.watched.as_deref()
+fn found(facts: &Facts) -> Option<&Found> {
+    facts.watched.as_ref()?.found.as_ref().ok().map(AsRef::as_ref)
 }
 
 pub(super) fn pill(html: &mut Html, facts: &Facts) {
     if facts.config.as_ref().is_none_or(|config| config.watch.is_none()) {
         return;
     }
-    html.raw(match watched(facts).map(|watched| watched.tally.verdict) {
+    html.raw(match found(facts).map(|found| found.tally.verdict) {
         Some(Health::Healthy) => "<span class=\"pill good\">primary healthy</span>",
         Some(Health::Unhealthy) => "<span class=\"pill bad\">primary DOWN</span>",
         Some(Health::Unknown) | None => "<span class=\"pill warn\">verdict unknown</span>",
@@ -27,7 +27,7 @@ pub(super) fn pill(html: &mut Html, facts: &Facts) {
 
 /// That it is down, with what was seen and what a person types next.
 pub(super) fn alarm(html: &mut Html, facts: &Facts, now: Timestamp) {
-    let Some(watched) = watched(facts).filter(|watched| watched.tally.verdict == Health::Unhealthy) else {
+    let Some(watched) = found(facts).filter(|watched| watched.tally.verdict == Health::Unhealthy) else {
         return;
     };
     html.raw("<section class=\"alarm\"><h2>The watchers call the primary down");
@@ -48,8 +48,11 @@ pub(super) fn section(html: &mut Html, facts: &Facts, now: Timestamp) {
         return;
     }
     html.raw("<section><h2>Watchers ");
-    let Some(watched) = watched(facts) else {
-        html.raw("</h2><p class=\"dim\">not read yet; by hand: planb status</p></section>");
+    let Some(watched) = found(facts) else {
+        let why = facts.watched.as_ref().and_then(|watched| watched.found.as_ref().err());
+        html.raw("</h2><p class=\"dim\">")
+            .text(why.map_or("not read yet; by hand: planb status", String::as_str))
+            .raw("</p></section>");
         return;
     };
     html.raw("<small>").text(&watched.tally.summary());
@@ -60,13 +63,13 @@ pub(super) fn section(html: &mut Html, facts: &Facts, now: Timestamp) {
             .text(&span(ruling.lasted(now).as_secs_f64()))
             .raw(" ago");
     }
-    let age = now.duration_since(watched.at);
+    let age = now.duration_since(watched.now);
     if age > FRESH {
         html.raw("; as of ").text(&span(age.as_secs_f64())).raw(" ago");
     }
     html.raw("</small></h2><ul class=\"findings\">");
     for (name, ballot) in &watched.tally.ballots {
-        one(html, name, ballot, watched.at);
+        one(html, name, ballot, watched.now);
     }
     for line in &watched.auto {
         html.raw("<li>auto<small>").text(line).raw("</small></li>");

@@ -1,4 +1,4 @@
-//! What a status page shows of the store beside the journal of failovers: what the watchers find, and what was rehearsed.
+//! What was rehearsed, for the status page: read from the store now and then.
 
 use std::time::Duration;
 
@@ -6,21 +6,19 @@ use tokio::time::Instant;
 
 use crate::cli::drill::kept::{self, Read};
 use crate::cli::failure::told;
-use crate::cli::{open, watch};
+use crate::cli::open;
 use crate::config::Config;
 use crate::serve::board::{Board, Drilled};
 
-/// However often somebody looks: a watcher writes every few seconds.
-const WATCHED_APART: Duration = Duration::from_secs(5);
+/// However often somebody looks.
 const DRILLED_APART: Duration = Duration::from_secs(30);
 /// Rehearsals that are shown, and some more.
 const DRILLS: usize = 8;
 
 /// What was read, and when.
 #[derive(Default)]
-pub(super) struct Around {
-    watched_at: Option<Instant>,
-    drilled_at: Option<Instant>,
+pub(super) struct Rehearsed {
+    read_at: Option<Instant>,
     reports: Read,
 }
 
@@ -33,20 +31,10 @@ fn is_due(last: &mut Option<Instant>, apart: Duration) -> bool {
     is_due
 }
 
-impl Around {
+impl Rehearsed {
     /// Puts on the board what can be read; what cannot stays as it was.
     pub(super) async fn look(&mut self, config: &Config, stores: &open::Stores, board: &Board) {
-        match &config.watch {
-            Some(watched) if is_due(&mut self.watched_at, WATCHED_APART) => {
-                match watch::together(config, watched, stores).await {
-                    Ok(together) => board.watched(Some(together.shown())),
-                    Err(error) => tracing::debug!(error = told(&error), "what the watchers find cannot be read"),
-                }
-            }
-            Some(_) => {}
-            None => board.watched(None),
-        }
-        if !is_due(&mut self.drilled_at, DRILLED_APART) {
+        if !is_due(&mut self.read_at, DRILLED_APART) {
             return;
         }
         let reports = kept::newest(config, stores, DRILLS, &mut self.reports).await;
