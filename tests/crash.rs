@@ -72,6 +72,7 @@ impl Random {
 struct World {
     lab: Lab,
     proxy: HttpFault,
+    backups: AzureStore,
     control: AzureStore,
     machines: usize,
 }
@@ -91,7 +92,8 @@ impl World {
             AzureStore::open(ACCOUNT, name, Some(&endpoint), &auth, Arc::new(SystemClock)).expect("a store")
         };
         let control = container(&format!("{name}-control"));
-        container(&name).create_container().await.expect("a container");
+        let backups = container(&name);
+        backups.create_container().await.expect("a container");
         control.create_container().await.expect("a container");
         let mut lab = Lab::with(Server::start(Flavor::MySql, &[]), Server::start(Flavor::MySql, &[]));
         let file = format!("url = \"file://{}\"", lab.planb.store().display());
@@ -106,6 +108,7 @@ impl World {
         Self {
             lab,
             proxy,
+            backups,
             control,
             machines: 0,
         }
@@ -232,7 +235,13 @@ impl World {
             .unwrap_or_else(|error| panic!("{point:?}: {error}"));
     }
 
-    fn assert_home(&self, point: Point) {
+    async fn assert_home(&self, point: Point) {
+        let kept = self.backups.list("preserved/").await.expect("a list").into_iter();
+        let kept: Vec<String> = kept
+            .map(|blob| blob.name)
+            .filter(|name| !name.contains("divergence"))
+            .collect();
+        assert_eq!(kept.len(), 1, "{point:?}: the old primary is kept once: {kept:?}");
         let status = self.lab.status();
         assert_eq!(
             (&status["standing"]["epoch"], &status["standing"]["stage"]),
@@ -278,7 +287,7 @@ async fn there_and_back(point: Point) -> bool {
     let there = world.crash(&FAILOVER, "failover", point).await;
     world.assert_over_there(point);
     let back = world.crash(&FAILBACK, "failback", point).await;
-    world.assert_home(point);
+    world.assert_home(point).await;
     println!(
         "{point:?}: killed on the way there: {there}, back: {back}; {:.0} s",
         begun.elapsed().as_secs_f64()

@@ -848,6 +848,43 @@ async fn what_is_refused_is_told_beside_what_failed() {
     assert_eq!(refused, [("open".to_owned(), Rule::Unfenced)]);
 }
 
+/// What could not be proven may be by now: a person who goes on has it tried again, and the last backup taken again after it.
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_can_be_proven_by_now_is_no_longer_asked_about() {
+    let lab = Lab::new();
+    lab.world().unprovable = true;
+    lab.begin(full(false)).await;
+    for _ in 0..2 {
+        let (rest, position) = lab.to_the_end().await;
+        assert_eq!(rest, Rest::Refused(vec![("open".to_owned(), Rule::Unfenced)]));
+        assert!(position.state.open().expect("open").committed_at.is_none());
+    }
+    lab.world().unprovable = false;
+    let (rest, position) = lab.to_the_end().await;
+    assert_eq!(rest, Rest::Ended(Ended::Done));
+    assert_over_there(&lab, &position, "digest-9");
+    assert!(position.state.standing.pending_fences().next().is_none());
+    let (entries, _) = lab.journal().history().await.expect("readable");
+    let begun = |step: &str| {
+        let is = |entry: &&journaled::Entry| matches!(&entry.event, Event::Started { step: of, .. } if of == step);
+        entries.iter().filter(is).count()
+    };
+    assert_eq!((begun("fence"), begun("last-backup")), (3, 3));
+}
+
+/// Two machines' clocks differ by some seconds: what an agent took before the fence may look newer than the last backup.
+#[tokio::test(start_paused = true)]
+async fn the_last_backup_is_the_last_whatever_clocks_say() {
+    for planned in [false, true] {
+        let lab = Lab::new();
+        lab.world().newest = Some(backup(12));
+        lab.begin(full(planned)).await;
+        let (rest, position) = lab.to_the_end().await;
+        assert_eq!(rest, Rest::Ended(Ended::Done));
+        assert_over_there(&lab, &position, "digest-9");
+    }
+}
+
 /// Agents raise pending fences beside an operation only where nothing can take the fence back, or open that site, meanwhile.
 #[tokio::test(start_paused = true)]
 async fn nobody_fences_beside_an_operation_that_may_want_the_site() {

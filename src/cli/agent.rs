@@ -35,6 +35,7 @@ use crate::recovery::journal::Known;
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
 use crate::serve::board::Board;
+use crate::span;
 use crate::store::StoreError;
 use crate::store::retrying::Meter;
 
@@ -198,11 +199,25 @@ impl BackupRunner for Driven {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(RunError::Cancelled),
-            checked = self.check(&cancel, &id) => checked,
+            checked = span::traced(span::work!("check", id = id.as_str()), self.check(&cancel, &id)) => checked,
         }
     }
 
     async fn prove(&self, cancel: CancellationToken) -> Result<Proven, RunError> {
+        span::traced(span::work!("prove"), self.proven(cancel)).await
+    }
+
+    async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
+        span::traced(span::work!("survey"), self.surveyed(cancel)).await
+    }
+
+    async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
+        span::traced(span::work!("prune"), self.pruned(cancel, rpo)).await
+    }
+}
+
+impl Driven {
+    async fn proven(&self, cancel: CancellationToken) -> Result<Proven, RunError> {
         let Some(proving) = &self.config.verify.restore else {
             return Err(RunError::Permanent("verify.restore_to is not configured".to_owned()));
         };
@@ -257,7 +272,7 @@ impl BackupRunner for Driven {
         })
     }
 
-    async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
+    async fn surveyed(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
         let stores = self.stores(&cancel).await?;
         tokio::select! {
             () = cancel.cancelled() => return Err(RunError::Cancelled),
@@ -275,7 +290,7 @@ impl BackupRunner for Driven {
         Ok(survey)
     }
 
-    async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
+    async fn pruned(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
         let stores = self.stores(&cancel).await?;
         let (survey, known, proofs) = self.listed(&stores).await?;
         // Whoever does not know which backup was proven must not remove any.
@@ -305,9 +320,7 @@ impl BackupRunner for Driven {
             }
         })
     }
-}
 
-impl Driven {
     async fn stores(&self, cancel: &CancellationToken) -> Result<open::Stores, RunError> {
         let meter: Arc<dyn Meter> = Arc::clone(&self.board) as Arc<dyn Meter>;
         let stores = open::metered_stores(&self.config, cancel, meter).await;

@@ -16,7 +16,7 @@ use crate::backup::run::Runner;
 use crate::backup::{claim, lease, shelf};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AzureAuth, Config, Place};
-use crate::recovery::journal::Journal;
+use crate::recovery::journal::{Journal, Known};
 use crate::secret::resolver::Resolver;
 use crate::source::login::Finder;
 use crate::store::azure::{AzureCredentialInput, AzureStore};
@@ -73,9 +73,18 @@ pub async fn listing(config: &Config, stores: &Stores) -> Result<Vec<Entry>, Sto
 
 /// The same, with the proofs themselves.
 pub async fn listing_and_ledger(config: &Config, stores: &Stores) -> Result<(Vec<Entry>, Ledger), StoreError> {
+    let known = journal(config, stores).known().await?;
+    joined(config, stores, &known).await
+}
+
+/// The same, where the journal was read already.
+pub async fn listing_by(config: &Config, stores: &Stores, known: &Known) -> Result<Vec<Entry>, StoreError> {
+    Ok(joined(config, stores, known).await?.0)
+}
+
+async fn joined(config: &Config, stores: &Stores, known: &Known) -> Result<(Vec<Entry>, Ledger), StoreError> {
     let ledger = Ledger::default();
     let prefix = &config.store.prefix;
-    let known = journal(config, stores).known().await?;
     let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name, &known.standing).await?;
     match ledger.join(stores.control.as_ref(), prefix, &mut entries).await {
         Err(error) if error.is_permanent() => {

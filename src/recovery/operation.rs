@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::event::{Accepted, By, Chosen, Ended, Proof};
+use super::event::{Accepted, By, Chosen, Ended, Outcome, Proof};
 use super::plan::{Aim, OnFailure, Plan, Role, Site, Step};
 use super::rules::{self, Rule};
 use super::state::{Progress, Standing};
@@ -138,6 +138,17 @@ impl Operation {
         }
         rules.retain(|rule| !(rule.can_be_waived() && self.has_accepted(*rule)));
         rules
+    }
+
+    /// Whether the backup to restore was taken after the other site was proven to take no more writes: then nothing is newer,
+    /// whatever clocks say.
+    pub fn has_the_last(&self, standing: &Standing) -> bool {
+        let other = self.aim.towards().other();
+        let mut lasts = self.plan.with_role(|role| role == Role::LastBackup(other));
+        let is_it = |outcome: &Outcome| outcome.backup.is_some() && outcome.backup == self.backup;
+        standing.fenced.get(&other) == Some(&Proof::Proven)
+            && !self.has_accepted(Rule::Unfenced)
+            && lasts.any(|step| matches!(self.progress(&step.name), Progress::Done { outcome, .. } if is_it(outcome)))
     }
 
     /// Steps that could begin now, were it not for these rules.

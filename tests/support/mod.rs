@@ -10,6 +10,7 @@
 pub mod accounts;
 pub mod census;
 pub mod cut;
+pub mod gate;
 pub mod mail;
 pub mod old;
 pub mod planb;

@@ -9,7 +9,7 @@ use super::Desk;
 use crate::cli::failure::Failure;
 use crate::cli::present;
 use crate::recovery::engine::Rest;
-use crate::recovery::event::Ended;
+use crate::recovery::event::{Ended, Proof};
 use crate::recovery::journal::Position;
 use crate::recovery::plan::{Aim, Place, Site};
 use crate::recovery::rules::Rule;
@@ -80,14 +80,17 @@ impl Desk {
                 "{have} of {need} people have agreed; another one types: {command} --approve --as NAME"
             )),
             Rest::Refused(rules) => {
-                let lines: Vec<String> = rules.iter().map(|(step, rule)| explained(step, *rule)).collect();
+                let lines: Vec<String> = rules
+                    .iter()
+                    .map(|(step, rule)| explained(step, *rule, position))
+                    .collect();
                 part_way(lines.join("\nplanb: "))
             }
             Rest::Failed(steps) => {
                 let failed = steps.iter().map(|(step, error)| format!("step {step}: {error}"));
                 // Told at once, rather than one after the other with each --resume.
                 let refused = refused(position);
-                let refused = refused.iter().map(|(step, rule)| explained(step, *rule));
+                let refused = refused.iter().map(|(step, rule)| explained(step, *rule, position));
                 let lines: Vec<String> = failed.chain(refused).collect();
                 part_way(lines.join("\nplanb: "))
             }
@@ -105,14 +108,34 @@ fn refused(position: &Position) -> Vec<(String, Rule)> {
         .unwrap_or_default()
 }
 
-fn explained(step: &str, rule: Rule) -> String {
+/// Why fences could not be proven, as their steps say.
+fn unproven(position: &Position) -> Vec<String> {
+    let open = position.state.open();
+    let steps = open.iter().flat_map(|operation| &operation.steps);
+    steps
+        .filter_map(|(name, progress)| match progress {
+            Progress::Done { outcome, .. } if outcome.proof == Some(Proof::Unprovable) => {
+                Some(format!("{name}: {}", outcome.note))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn explained(step: &str, rule: Rule, position: &Position) -> String {
     let why = match rule {
-        Rule::Unfenced => "nobody could prove that the other site takes no more writes",
-        Rule::Unverified => "what was restored was not compared with its backup",
-        Rule::NeverServed => "the standby never served: it has nothing that the primary lacks",
-        Rule::Serving => "the site serves",
-        Rule::NotServing => "the site takes no writes",
-        _ => "a safety rule stands against it",
+        Rule::Unfenced => match unproven(position).as_slice() {
+            [] => "nobody could prove that the other site takes no more writes".to_owned(),
+            why => format!(
+                "nobody could prove that the other site takes no more writes ({}); once that is mended, --resume tries again",
+                why.join("; ")
+            ),
+        },
+        Rule::Unverified => "what was restored was not compared with its backup".to_owned(),
+        Rule::NeverServed => "the standby never served: it has nothing that the primary lacks".to_owned(),
+        Rule::Serving => "the site serves".to_owned(),
+        Rule::NotServing => "the site takes no writes".to_owned(),
+        _ => "a safety rule stands against it".to_owned(),
     };
     let way = if rule.can_be_waived() {
         format!("; to answer for it: --resume --accept {}=REASON", rule.name())
