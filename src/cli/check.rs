@@ -127,6 +127,7 @@ async fn look(config: &Config) -> Looked {
                         untold.first().map(|one| one.channel.as_str()),
                     ));
                     lines.extend(dark(config, &stores).await);
+                    lines.extend(drill::standing::standing(config, &stores).await.checks());
                 }
                 Err(why) => lines.push(line(Level::Critical, "store", why)),
             }

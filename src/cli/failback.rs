@@ -15,7 +15,7 @@ use crate::recovery::journal::Position;
 use crate::recovery::plan::{Aim, Place, Plan, Role, Site};
 use crate::recovery::rules::{Facts, Limits, Refusal, against};
 use crate::secret::resolver::Resolver;
-use crate::steps;
+use crate::steps::{self, presence};
 
 #[derive(Debug, Args)]
 #[command(
@@ -146,7 +146,7 @@ async fn look(desk: &Desk, aim: Aim, plan: &Plan, position: &Position) -> Result
                 let address = target::standby(primary, &resolver).await;
                 address.map_err(|failure| failure.message().to_owned())
             };
-            Some(outlook::answer(address).await)
+            Some(presence::of(address).await)
         }
         _ => None,
     };

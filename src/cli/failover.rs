@@ -11,7 +11,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::operation::{Desk, Opening, OperationArgs, confirm, loss, refuse, standing_json, unanswered};
 use super::screen::Screen;
-use super::{Common, open, outlook, present};
+use super::{Common, open, outlook, present, target};
 use crate::backup::entry::{Entry, Standing, good_ones};
 use crate::recovery::engine::Rest;
 use crate::recovery::event::Accepted;
@@ -20,7 +20,7 @@ use crate::recovery::plan::{Aim, Place, Plan};
 use crate::recovery::rules::{Answer, Candidate, Facts, Limits, Refusal, against};
 use crate::secret::resolver::Resolver;
 use crate::source::login::Finder;
-use crate::steps;
+use crate::steps::{self, presence};
 
 #[derive(Debug, Args)]
 #[command(
@@ -240,10 +240,20 @@ fn candidate(entries: &[Entry], args: &FailoverArgs) -> Result<Option<Candidate>
     Ok(good.map(|entry| of(entry, until.is_some())))
 }
 
-/// As the account that takes backups.
+/// As the account that takes backups; where the way to it is not to be had (AWS's interface and secrets may be away while the
+/// database is well), as the one that fences.
 async fn ask_primary(desk: &Desk) -> Answer {
     let finder = Finder::new(desk.config.source.clone(), Resolver::for_config(&desk.config));
-    outlook::answer(async { finder.address().await.map_err(|error| error.to_string()) }).await
+    let first = presence::of(async { finder.address().await.map_err(|error| error.to_string()) }).await;
+    let (Answer::Unasked(why), Some(primary)) = (&first, &desk.config.primary) else {
+        return first;
+    };
+    let resolver = Resolver::for_config(&desk.config);
+    let address = async {
+        let address = target::standby(primary, &resolver).await;
+        address.map_err(|failure| format!("{why}; [primary]: {}", failure.message()))
+    };
+    presence::of(address).await
 }
 
 /// `--plan`

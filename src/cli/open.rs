@@ -68,21 +68,21 @@ pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> 
 /// Every backup of this service with what was found out about it, newest first, for a person: where proofs may not be
 /// read, the backups are shown without, and that is told.
 pub async fn listing(config: &Config, stores: &Stores) -> Result<Vec<Entry>, StoreError> {
-    Ok(listing_and_ledger(config, stores).await?.0)
-}
-
-/// The same, with the proofs themselves.
-pub async fn listing_and_ledger(config: &Config, stores: &Stores) -> Result<(Vec<Entry>, Ledger), StoreError> {
     let known = journal(config, stores).known().await?;
-    joined(config, stores, &known).await
+    listing_by(config, stores, &known).await
 }
 
 /// The same, where the journal was read already.
 pub async fn listing_by(config: &Config, stores: &Stores, known: &Known) -> Result<Vec<Entry>, StoreError> {
-    Ok(joined(config, stores, known).await?.0)
+    Ok(listing_and_ledger(config, stores, known).await?.0)
 }
 
-async fn joined(config: &Config, stores: &Stores, known: &Known) -> Result<(Vec<Entry>, Ledger), StoreError> {
+/// The same, with the proofs themselves.
+pub async fn listing_and_ledger(
+    config: &Config,
+    stores: &Stores,
+    known: &Known,
+) -> Result<(Vec<Entry>, Ledger), StoreError> {
     let ledger = Ledger::default();
     let prefix = &config.store.prefix;
     let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name, &known.standing).await?;

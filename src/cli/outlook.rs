@@ -11,16 +11,12 @@ use super::failure::{Failure, told};
 use super::operation::{Desk, standing_line};
 use super::{open, present, screen, watch};
 use crate::backup::entry::newest_good;
-use crate::mysql::{Address, DbError};
 use crate::recovery::event::{Ended, Entry, Event, Proof};
 use crate::recovery::journal::Position;
 use crate::recovery::plan::{Aim, Plan, Site, Step};
 use crate::recovery::rules::{Answer, Refusal};
 use crate::recovery::state::{Progress, Standing};
 use crate::steps;
-
-/// A database that does not answer within this is taken for gone.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 
 /// Where the service stands, one line for each matter; its first word is the matter's name.
 pub async fn lines(desk: &Desk, position: &Position) -> Vec<String> {
@@ -39,36 +35,11 @@ pub async fn lines(desk: &Desk, position: &Position) -> Vec<String> {
     lines
 }
 
-/// Whether a database answers a login and a query.
-pub async fn answer(address: impl Future<Output = Result<Address, String>>) -> Answer {
-    let asked = async {
-        let address = address.await?;
-        let mut session = match address.connect().await {
-            Ok(session) => session,
-            // Whoever refuses a login is there.
-            Err(error @ (DbError::Login { .. } | DbError::Locked { .. } | DbError::Denied { .. })) => {
-                return Ok(error.to_string());
-            }
-            Err(error) => return Err(error.to_string()),
-        };
-        let version = session
-            .scalar("SELECT VERSION()")
-            .await
-            .map_err(|error| error.to_string())?;
-        session.close().await;
-        Ok::<String, String>(format!("{}:{}, {version}", address.host, address.port))
-    };
-    match tokio::time::timeout(ANSWERS_WITHIN, asked).await {
-        Ok(Ok(what)) => Answer::Healthy(what),
-        Ok(Err(why)) => Answer::Gone(why),
-        Err(_) => Answer::Gone(format!("no answer within {} s", ANSWERS_WITHIN.as_secs())),
-    }
-}
-
 pub fn answer_line(answer: &Answer) -> String {
     match answer {
         Answer::Healthy(what) => format!("primary   answers a login from here: {what}"),
         Answer::Gone(why) => format!("primary   does not answer from here: {why}"),
+        Answer::Unasked(why) => format!("primary   could not be asked from here: {why}"),
     }
 }
 

@@ -177,6 +177,8 @@ pub struct Facts {
 pub enum Answer {
     Healthy(String),
     Gone(String),
+    /// Nobody could look: address or password were not to be had. That is no sign that it is gone.
+    Unasked(String),
 }
 
 /// The backup that would be restored.
@@ -235,10 +237,19 @@ pub fn against(aim: Aim, state: &State, facts: &Facts, limits: &Limits) -> Vec<R
                     ),
                 );
             }
+            if let (false, Some(Answer::Unasked(why))) = (planned, &facts.primary) {
+                refuse(
+                    Rule::PrimaryHealthy,
+                    format!(
+                        "whether the primary still answers could not be asked from here ({why}): if it does, what it takes in from now \
+                         on would be lost; begin where its address and password are to be had, or answer for its being gone"
+                    ),
+                );
+            }
             backup(&mut refuse, facts, limits, planned);
         }
         Aim::Failback => {
-            if let Some(Answer::Gone(why)) = &facts.primary {
+            if let Some(Answer::Gone(why) | Answer::Unasked(why)) = &facts.primary {
                 refuse(
                     Rule::PrimaryUnreachable,
                     format!(

@@ -31,6 +31,7 @@ mod http;
 mod outside;
 mod page;
 pub mod plan;
+pub mod presence;
 mod preserve;
 mod site;
 mod store;

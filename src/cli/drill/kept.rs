@@ -138,7 +138,8 @@ pub fn forecast(
 pub async fn list(common: &Common, config: &Config) -> Result<(), Failure> {
     let stores = open::stores_for_a_person(config).await?;
     let reports = all(config, &stores).await?;
-    let (entries, ledger) = open::listing_and_ledger(config, &stores).await?;
+    let known = open::journal(config, &stores).known().await?;
+    let (entries, ledger) = open::listing_and_ledger(config, &stores, &known).await?;
     let today = newest_good(&entries).map_or(0, |entry| entry.raw_bytes);
     let stage = reports.last().map_or(config.drill.stage, |report| report.stage);
     let foretold = super::variant(config, stage).ok().and_then(|variant| {

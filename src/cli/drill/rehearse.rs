@@ -395,7 +395,8 @@ async fn written(desk: &Desk, today: &Today, position: &Position) -> Result<Repo
     let mut reports = kept::all(config, &desk.stores).await?;
     reports.retain(|other| other.id != report.id);
     reports.push(report.clone());
-    let (listed, ledger) = open::listing_and_ledger(config, &desk.stores).await?;
+    let known = open::journal(config, &desk.stores).known().await?;
+    let (listed, ledger) = open::listing_and_ledger(config, &desk.stores, &known).await?;
     if let Some(operation) = &position.state.operation {
         let today = newest_good(&listed).map_or(report.backup.raw_bytes, |entry| entry.raw_bytes);
         report.forecast = kept::forecast(&operation.plan, &reports, ledger.restored(&listed), today, config);
