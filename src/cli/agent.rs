@@ -25,12 +25,12 @@ use crate::backup::shelf;
 use crate::backup::verify::{self, Verdict};
 use crate::config::Config;
 use crate::config::drill::Keeper;
-use crate::config::steps::At;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
 use crate::notify::dispatcher::{Announcer, Dispatcher};
 use crate::notify::{Announce, channel};
+use crate::prepare::record::Looker;
 use crate::recovery::journal::Known;
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
@@ -79,7 +79,8 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     beside::start(&mut beside, &configured, &board, &dispatcher);
     beside.spawn(dark::by_schedule(
         common.config.clone(),
-        At::Operator,
+        Looker::Agent,
+        Arc::new(dispatcher.announcer()),
         CancellationToken::new(),
     ));
     // What these may have begun comes to rest first.
