@@ -17,6 +17,7 @@ use crate::drill::variant::{Variant, variant};
 use crate::recovery::event::By;
 use crate::steps;
 
+pub mod attend;
 pub mod kept;
 mod origin;
 mod rehearse;
@@ -196,7 +197,7 @@ fn show(common: &Common, config: &Config, stage: u8) -> Result<(), Failure> {
         let steps: Vec<_> = plan
             .steps
             .iter()
-            .map(|step| json!({"name": step.name, "kind": step.kind, "stage": step.stage, "needs": step.needs}))
+            .map(|step| json!({"name": step.name, "kind": step.kind, "stage": step.stage, "at": step.at.name(), "needs": step.needs}))
             .collect();
         let skipped: BTreeMap<_, _> = variant.skipped.into_iter().collect();
         println!(
@@ -206,12 +207,13 @@ fn show(common: &Common, config: &Config, stage: u8) -> Result<(), Failure> {
         return Ok(());
     }
     println!("a rehearsal of stage {stage}; nothing was touched.\n");
-    let mut rows = vec![["step", "stage", "kind", "needs"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["step", "stage", "kind", "at", "needs"].map(str::to_owned).to_vec()];
     rows.extend(plan.steps.iter().map(|step| {
         vec![
             step.name.clone(),
             step.stage.to_string(),
             step.kind.clone(),
+            step.at.name().to_owned(),
             step.needs.join(", "),
         ]
     }));
