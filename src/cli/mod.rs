@@ -190,6 +190,7 @@ pub struct Common {
 
 /// Runs the process.
 pub fn main() -> ExitCode {
+    crate::agent::memory::bound();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
