@@ -92,7 +92,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "backup", "clock", "config", "doctor", "dump", "recovery", "secret", "store", "watch",
+            "backup", "clock", "config", "doctor", "drill", "dump", "recovery", "secret", "store", "watch",
         ],
     ),
     ("source", &["aws", "config", "mysql", "secret"]),
@@ -212,6 +212,7 @@ const PURE: &[&str] = &[
     "src/kubernetes/manifest.rs",
     "src/kubernetes/rollout.rs",
     "src/terraform/events.rs",
+    "src/terraform/names.rs",
     "src/restore/replace/judge.rs",
     "src/restore/replace/names.rs",
     "src/restore/replace/sides.rs",

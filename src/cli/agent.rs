@@ -29,8 +29,8 @@ use crate::config::steps::At;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
-use crate::notify::channel;
 use crate::notify::dispatcher::{Announcer, Dispatcher};
+use crate::notify::{Announce, channel};
 use crate::recovery::journal::Known;
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
@@ -40,6 +40,7 @@ use crate::store::StoreError;
 use crate::store::retrying::Meter;
 
 mod beside;
+mod rehearsed;
 
 /// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -81,20 +82,20 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         At::Operator,
         CancellationToken::new(),
     ));
-    // What it may have begun comes to rest first.
+    // What these may have begun comes to rest first.
     let cancel = CancellationToken::new();
-    let mut watching = JoinSet::new();
-    watching.spawn(super::watch::role(
+    let announcer = Arc::new(dispatcher.announcer());
+    let mut acting = JoinSet::new();
+    acting.spawn(super::watch::role(
         common.clone(),
         configured,
-        Arc::new(dispatcher.announcer()),
+        Arc::clone(&announcer) as Arc<dyn Announce>,
         cancel.clone(),
     ));
-    // Aborted with the rest: what it has begun then is taken back after the next start.
-    beside.spawn(schedule::keep(common.clone(), Keeper::Agent, cancel.clone()));
+    acting.spawn(schedule::keep(common.clone(), Keeper::Agent, announcer, cancel.clone()));
     let ended = agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)));
     cancel.cancel();
-    while watching.join_next().await.is_some() {}
+    schedule::come_to_rest(acting, &service_manager::Systemd).await;
     beside.shutdown().await;
     dispatcher.flush(FLUSH_WITHIN).await;
     dispatcher.stop().await;

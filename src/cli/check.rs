@@ -11,7 +11,7 @@ use serde_json::json;
 use super::failure::{Failure, told};
 use super::operation::standing_line;
 use super::status::rpo_of;
-use super::{Common, dark, notify, open};
+use super::{Common, dark, drill, notify, open};
 use crate::backup::claim;
 use crate::backup::entry::Standing;
 use crate::backup::lease::Record;
@@ -126,6 +126,7 @@ async fn look(config: &Config) -> Looked {
                         untold.first().map(|one| one.channel.as_str()),
                     ));
                     lines.extend(dark(config, &stores).await);
+                    lines.extend(drill::standing::standing(config, &stores).await.checks());
                 }
                 Err(why) => lines.push(line(Level::Critical, "store", why)),
             }

@@ -15,7 +15,7 @@ use crate::recovery::event::{By, Event};
 use crate::recovery::journal::{Journal, JournalError, Position};
 use crate::recovery::plan::Site;
 use crate::secret::resolver::Resolver;
-use crate::steps::{Executor, Tell};
+use crate::steps::{Avoid, Executor, Tell};
 
 /// One look at a server that may be gone.
 const WITHIN: Duration = Duration::from_secs(90);
@@ -70,7 +70,7 @@ pub async fn raise(config: &Config, stores: &open::Stores, position: &Position, 
         control: Arc::clone(&stores.control),
         tell: Arc::new(Nobody),
         runner: open::runner_of,
-        avoid: Vec::new(),
+        avoid: Avoid::default(),
         pages: open::pages,
     };
     let tried = executor.fence_again(site, &position.state.standing, position.state.operations);

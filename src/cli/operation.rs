@@ -24,9 +24,11 @@ use crate::secret::resolver::Resolver;
 use crate::steps::{self, Executor};
 
 mod args;
+mod rehearsing;
 mod report;
 
 pub use args::{OperationArgs, user};
+pub use rehearsing::{Rehearsing, drill_lease};
 pub use report::{loss, standing_json, standing_line};
 
 /// A process that vanished blocks the next for at most this long.
@@ -48,19 +50,6 @@ pub struct Desk {
     /// What a rehearsal does differently; none in earnest.
     pub rehearsal: Option<Rehearsing>,
     lease: Option<Arc<Held>>,
-}
-
-/// What keeps a rehearsal away from the real thing.
-pub struct Rehearsing {
-    /// Real databases: host and port.
-    pub avoid: Vec<(String, u16)>,
-    /// Stops it from outside.
-    pub stop: CancellationToken,
-}
-
-/// The lease of a rehearsal; while it is held, nothing is pruned.
-pub fn drill_lease(config: &Config) -> String {
-    format!("lease/drill-{}", claim::key(&config.store.prefix))
 }
 
 struct Held(Lease);
@@ -101,22 +90,6 @@ impl Desk {
             place,
             json: common.json,
             rehearsal: None,
-            lease: None,
-        })
-    }
-
-    /// For a rehearsal: `config` is made for it, and its journal is another one.
-    pub async fn of_drill(common: &Common, config: Config, by: By, rehearsal: Rehearsing) -> Result<Self, Failure> {
-        let stores = open::stores(&config, &CancellationToken::new()).await?;
-        Ok(Self {
-            journal: open::drill_journal(&config, &stores),
-            teller: Teller::silent(&config, Place::Operator).await,
-            config,
-            stores,
-            by,
-            place: Place::Operator,
-            json: common.json,
-            rehearsal: Some(rehearsal),
             lease: None,
         })
     }
@@ -226,6 +199,10 @@ impl Desk {
         let Some(operation) = position.state.open() else {
             return Ok(());
         };
+        // What a rehearsal made is taken back step by step as far as anybody knows how, whatever the plan is by now.
+        if self.rehearsal.is_some() && operation.abandoning.is_some() {
+            return Ok(());
+        }
         let written = steps::plan::written(operation.aim, &self.config);
         if steps::plan::digest(written, &operation.plan) == operation.plan_digest
             || operation.has_accepted(Rule::PlanChanged)

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::operation::Desk;
 use super::screen::Screen;
 use super::{Common, dark, open};
+use crate::agent::notify::Systemd;
 use crate::backup::lease;
 use crate::config::drill::Keeper;
 use crate::config::steps::At;
@@ -46,9 +47,9 @@ async fn serve(common: &Common) -> Result<(), Failure> {
     let mut interrupted = std::pin::pin!(super::backup::interrupted());
     let mut left_at = None;
     let stop = CancellationToken::new();
-    // Aborted with its owner: what it has begun then is taken back after the next start.
-    let mut beside = JoinSet::new();
-    beside.spawn(schedule::keep(common.clone(), Keeper::Runner, stop.clone()));
+    let mut acting = JoinSet::new();
+    let announcer = Arc::new(desk.teller.announcer());
+    acting.spawn(schedule::keep(common.clone(), Keeper::Runner, announcer, stop.clone()));
     loop {
         tokio::select! {
             () = &mut interrupted => break,
@@ -88,6 +89,8 @@ async fn serve(common: &Common) -> Result<(), Failure> {
             ),
         }
     }
+    stop.cancel();
+    schedule::come_to_rest(acting, &Systemd).await;
     desk.teller
         .finish(&desk.config, &desk.stores.control, &desk.by.run)
         .await;

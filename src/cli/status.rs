@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{Common, dark, follow, notify, open, present, watch};
+use super::{Common, dark, drill, follow, notify, open, present, watch};
 use crate::agent::schedule::Cron;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::proof::overdue;
@@ -57,6 +57,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
     let looked = dark_looks(&config, &stores).await;
     let overdue = overdue(&entries, config.verify.proof_max_age, now);
     let untold = notify::untold(&config, &stores).await;
+    let drill = drill::standing::standing(&config, &stores).await;
     if common.json {
         let (standing, operation) = follow::json(&journal);
         println!(
@@ -65,6 +66,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
                 "v": 1,
                 "standing": standing,
                 "operation": operation,
+                "drill": drill.json(),
                 "watch": watched.as_ref().map(watch::Together::json),
                 "service": config.service.name,
                 "site": config.service.site,
@@ -97,6 +99,9 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
         println!("{line}");
     }
     for line in watched.iter().flat_map(watch::Together::lines) {
+        println!("{line}");
+    }
+    for line in drill.lines(now) {
         println!("{line}");
     }
     println!("{rpo}");

@@ -13,7 +13,7 @@ mod email;
 pub use email::{Email, MailTls};
 
 /// Names of what can be told.
-pub const EVENTS: [&str; 22] = [
+pub const EVENTS: [&str; 23] = [
     "backup-failed",
     "backup-damaged",
     "rpo-at-risk",
@@ -32,6 +32,7 @@ pub const EVENTS: [&str; 22] = [
     "rule-accepted",
     "pending-fence",
     "drill-result",
+    "drill-left",
     "dark-check",
     "certificate-expiring",
     "channel-failing",

@@ -83,9 +83,10 @@ pub fn foretold(report: &Report) -> Option<String> {
         Some(bytes) => format!("; the target breaks at about {} of SQL", size(bytes)),
         None => String::new(),
     };
-    let rests = match told.sizes {
-        0 | 1 => " It rests on one size only, and takes everything that handles data to grow with it.",
-        _ => "",
+    let rests = match (told.proofs, told.sizes) {
+        (0, 0 | 1) => " It rests on one size only, and takes everything that handles data to grow with it.".to_owned(),
+        (0, _) => String::new(),
+        (proofs, _) => format!(" How it grows is taken from {proofs} proofs, which restored backups of other sizes."),
     };
     Some(format!(
         "With today's {} of SQL a disaster would take {:.0} s (target {:.0} s){breaks}. From {} rehearsals.{rests}",

@@ -154,6 +154,13 @@ pub enum What {
         /// RPO and RTO that were reached, or what went wrong.
         summary: String,
     },
+    /// A rehearsal whose process is gone: what it made still stands, and costs.
+    DrillLeft {
+        /// When it was begun, as people read it.
+        begun: String,
+        who: String,
+        host: String,
+    },
     /// Something that a recovery needs hangs on the cloud that may be down.
     DarkCheck {
         findings: Vec<String>,
@@ -187,6 +194,7 @@ pub mod keys {
     /// The watched primary.
     pub const PRIMARY: &str = "primary";
     pub const DRILL: &str = "drill";
+    pub const DRILL_LEFT: &str = "drill-left";
     pub const DARK_CHECK: &str = "dark-check";
 
     pub fn damaged(id: &str) -> String {
@@ -232,6 +240,7 @@ impl What {
             Self::RuleAccepted { .. } => "rule-accepted",
             Self::PendingFence { .. } => "pending-fence",
             Self::DrillResult { .. } => "drill-result",
+            Self::DrillLeft { .. } => "drill-left",
             Self::DarkCheck { .. } => "dark-check",
             Self::CertificateExpiring { .. } => "certificate-expiring",
             Self::ChannelFailing { .. } => "channel-failing",
@@ -259,6 +268,7 @@ impl What {
             Self::RuleAccepted { operation, rule, .. } => format!("operation-{operation}/accepted/{rule}"),
             Self::PendingFence { site, .. } => keys::fence(site),
             Self::DrillResult { .. } => keys::DRILL.to_owned(),
+            Self::DrillLeft { .. } => keys::DRILL_LEFT.to_owned(),
             Self::DarkCheck { .. } => keys::DARK_CHECK.to_owned(),
             Self::CertificateExpiring { name, .. } => keys::certificate(name),
             Self::ChannelFailing { channel, .. } => keys::channel(channel),
@@ -286,6 +296,7 @@ impl What {
             | Self::OperationEnded { .. }
             | Self::StepFailed { .. }
             | Self::RuleAccepted { .. }
+            | Self::DrillLeft { .. }
             | Self::DarkCheck { .. }
             | Self::CertificateExpiring { .. }
             | Self::ChannelFailing { .. }
@@ -316,6 +327,7 @@ impl What {
             | Self::StoreUnreachable { .. }
             | Self::OperationStopped { .. }
             | Self::PendingFence { .. }
+            | Self::DrillLeft { .. }
             | Self::DarkCheck { .. }
             | Self::CertificateExpiring { .. }
             | Self::ChannelFailing { .. }

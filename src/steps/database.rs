@@ -47,7 +47,7 @@ impl Executor {
             )));
         };
         let host = host.unwrap_or_else(|| settings.host.clone());
-        if self.avoid.contains(&(host.to_ascii_lowercase(), settings.port)) {
+        if self.avoid.is_real(&host, settings.port) {
             return Err(StepError::permanent(format!(
                 "{host}:{} is a database of the real thing, which a rehearsal does not touch: give it a server of its own",
                 settings.port

@@ -21,6 +21,8 @@ use crate::secret::Secret;
 mod beforehand;
 mod error;
 mod events;
+mod look;
+pub mod names;
 mod process;
 mod workplace;
 
