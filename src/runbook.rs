@@ -238,7 +238,7 @@ fn values(config: &Config, words: &Words, printing: &Printing) -> BTreeMap<&'sta
         ("traffic", traffic(config)),
         (
             "verify_to",
-            if config.standby.is_some() {
+            if config.standby.is_some() && !is_made(&config.failover_steps) {
                 "standby".to_owned()
             } else {
                 String::new()
@@ -338,6 +338,15 @@ fn what(kind: &Kind, words: &Words) -> String {
         Kind::Command(one) => put(words.runs, &one.program.display().to_string()),
         Kind::Manual { text } => put(words.a_person, text),
     }
+}
+
+/// Whether the plan makes the standby's server: by day there is none.
+fn is_made(steps: &[Step]) -> bool {
+    let server = |kind: &Kind| match kind {
+        Kind::Restore(server) => server.host.as_deref().map(|host| host.contains("${")),
+        _ => None,
+    };
+    steps.iter().find_map(|step| server(&step.kind)).unwrap_or(false)
 }
 
 /// How to confirm what a person does.

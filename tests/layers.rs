@@ -70,7 +70,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("config", &["secret"]),
     ("cost", &["backup", "config", "dump", "secret", "store"]),
-    ("doctor", &["backup", "dump", "format", "mysql", "restore"]),
+    ("doctor", &["backup", "dump", "format", "mysql", "prepare", "restore"]),
     ("dump", &["clock", "config", "format", "mysql", "store"]),
     ("drill", &["backup", "config", "recovery", "store"]),
     ("edge", &["aws"]),
@@ -80,7 +80,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("kubernetes", &["secret"]),
     ("mysql", &["config", "secret"]),
     ("prepare", &["config", "secret", "store"]),
-    ("proxy", &[]),
+    ("proxy", &["secret"]),
     ("notify", &["clock", "config", "secret"]),
     ("recovery", &["span", "store"]),
     (

@@ -25,17 +25,18 @@ use crate::backup::shelf;
 use crate::backup::verify::{self, Verdict};
 use crate::config::Config;
 use crate::config::drill::Keeper;
-use crate::config::steps::At;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
 use crate::notify::dispatcher::{Announcer, Dispatcher};
 use crate::notify::{Announce, channel};
+use crate::prepare::record::Looker;
 use crate::recovery::journal::Known;
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
 use crate::serve::board::Board;
 use crate::span;
+use crate::steps;
 use crate::store::StoreError;
 use crate::store::retrying::Meter;
 
@@ -79,7 +80,8 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     beside::start(&mut beside, &configured, &board, &dispatcher);
     beside.spawn(dark::by_schedule(
         common.config.clone(),
-        At::Operator,
+        Looker::Agent,
+        Arc::new(dispatcher.announcer()),
         CancellationToken::new(),
     ));
     // What these may have begun comes to rest first.
@@ -296,7 +298,13 @@ impl Driven {
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
         let clock = open::clock();
-        let mut holds = holds(rpo.state, clock.now(), survey.store_now, &known);
+        let mut holds = holds(
+            steps::plan::site(self.config.service.protects),
+            rpo.state,
+            clock.now(),
+            survey.store_now,
+            &known,
+        );
         let drilling = drilling(&self.config, &stores).await;
         holds
             .freezes

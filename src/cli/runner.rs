@@ -14,7 +14,8 @@ use super::{Common, dark, open};
 use crate::agent::notify::Systemd;
 use crate::backup::lease;
 use crate::config::drill::Keeper;
-use crate::config::steps::At;
+use crate::notify::Nobody;
+use crate::prepare::record::Looker;
 use crate::recovery::engine::Rest;
 use crate::recovery::event::By;
 use crate::recovery::journal::Position;
@@ -30,8 +31,8 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         ended.cancel();
         served
     };
-    // Beside the operations: that it looked is how others know that it is there.
-    let looking = dark::by_schedule(common.config.clone(), At::Runner, ended.clone());
+    // Beside the operations: that it looked is how others know that it is there. What it finds, the agent tells people.
+    let looking = dark::by_schedule(common.config.clone(), Looker::Runner, Arc::new(Nobody), ended.clone());
     tokio::join!(serving, looking).0
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::event::{Accepted, By, Chosen, Ended, Outcome, Proof};
-use super::plan::{Aim, OnFailure, Plan, Role, Site, Step};
+use super::plan::{Aim, OnFailure, Place, Plan, Role, Site, Step};
 use super::rules::{self, Rule};
 use super::state::{Progress, Standing};
 
@@ -33,6 +33,10 @@ pub struct Operation {
     pub(super) made: BTreeSet<String>,
     /// At work while the backup was renewed: what they do is of the older one.
     pub(super) stale: BTreeSet<String>,
+    /// What was answered for of something else than there is by now: another backup, or another takeover.
+    pub(super) void: BTreeSet<Rule>,
+    /// Where the operation was gone on with since `still-at-work` was answered for.
+    pub(super) taken_since: BTreeSet<Place>,
     /// How often a newer backup took the place of the one before.
     pub renewals: u32,
     /// As the operation before left it.
@@ -80,7 +84,7 @@ impl Operation {
     }
 
     pub fn has_accepted(&self, rule: Rule) -> bool {
-        self.accepted.iter().any(|accepted| accepted.rule == rule.name())
+        !self.void.contains(&rule) && self.accepted.iter().any(|accepted| accepted.rule == rule.name())
     }
 
     /// Whether as many different people agreed as must.
@@ -113,7 +117,7 @@ impl Operation {
             Role::Preserve(Site::Primary) | Role::Restore(Site::Primary)
                 if standing.fenced.get(&Site::Primary) != Some(&Proof::Proven) =>
             {
-                rules.push(Rule::Unfenced);
+                rules.push(Rule::OldPrimaryUnfenced);
             }
             // It holds what nobody else has.
             Role::Restore(Site::Standby) if standing.standby_served => rules.push(Rule::Serving),

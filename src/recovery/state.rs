@@ -274,6 +274,8 @@ impl State {
             tries: BTreeMap::new(),
             made: BTreeSet::new(),
             stale: BTreeSet::new(),
+            void: BTreeSet::new(),
+            taken_since: BTreeSet::new(),
             renewals: 0,
             before: standing.clone(),
             committed_at: None,

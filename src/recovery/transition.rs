@@ -21,6 +21,12 @@ impl Operation {
             }
             Event::Accept(accepted) => {
                 self.accepted.push(accepted.clone());
+                if let Some(rule) = Rule::named(&accepted.rule) {
+                    self.void.remove(&rule);
+                    if rule == Rule::StillAtWork {
+                        self.taken_since.clear();
+                    }
+                }
                 // The others agreed with something else.
                 if self.approvers > 1 {
                     self.approved = BTreeSet::from([entry.by.who.clone()]);
@@ -28,6 +34,10 @@ impl Operation {
                 Ok(())
             }
             Event::Taken { at: place } => {
+                // Whoever answered for it knew who was at work then, not who vanished since.
+                if !self.taken_since.insert(*place) {
+                    self.void.insert(Rule::StillAtWork);
+                }
                 // A person who goes on has looked at what failed; the runner has not.
                 if *place == Place::Operator {
                     self.try_anew();
@@ -315,6 +325,8 @@ impl Operation {
         }
         self.backup = Some(backup.clone());
         self.renewals += 1;
+        // That another backup may be restored without having been compared says nothing of this one.
+        self.void.insert(Rule::Unverified);
         let restores: Vec<String> = self
             .plan
             .with_role(|role| role == Role::Restore(towards))

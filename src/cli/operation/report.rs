@@ -131,6 +131,11 @@ fn explained(step: &str, rule: Rule, position: &Position) -> String {
                 why.join("; ")
             ),
         },
+        Rule::OldPrimaryUnfenced => {
+            "nobody could prove that the old primary takes no more writes, and what it takes from now on would be \
+                                     found by nobody; agents go on trying to fence it"
+                .to_owned()
+        }
         Rule::Unverified => "what was restored was not compared with its backup".to_owned(),
         Rule::NeverServed => "the standby never served: it has nothing that the primary lacks".to_owned(),
         Rule::Serving => "the site serves".to_owned(),
