@@ -36,6 +36,7 @@ mod runbook;
 mod runner;
 mod screen;
 mod standby;
+mod standstill;
 mod status;
 mod target;
 mod tell;
