@@ -28,7 +28,10 @@ pub mod runbook;
 pub mod secret;
 pub mod serve;
 pub mod source;
+pub mod span;
 pub mod steps;
 pub mod store;
+#[cfg(feature = "otlp")]
+pub mod telemetry;
 pub mod terraform;
 pub mod watch;

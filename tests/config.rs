@@ -1108,6 +1108,10 @@ fn the_bank_example_shows_every_key_and_what_it_promises() {
         "restore_schedule",
         "listen",
         "token",
+        "otlp",
+        "headers",
+        "service_name",
+        "store_requests",
         "hosts",
         "grants",
         "language",
@@ -1252,7 +1256,7 @@ fn of_the_azure_roles_only_the_pruner_deletes_and_only_the_reader_cannot_write()
         assert_eq!(allowed.contains("blobs/write"), name != "PlanB reader", "{name}");
         assert!(!allowed.contains('*') && !allowed.contains("listKeys"), "{name}");
     }
-    assert_eq!(roles.as_array().unwrap().len(), 3);
+    assert_eq!(roles.as_array().unwrap().len(), 4);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use support::gate::Gate;
 use support::planb::text;
+use support::sites::{Lab, script};
 use support::{Flavor, Planb, Server, reader};
 
 /// One way for a step to fail.
@@ -329,6 +331,220 @@ fn a_standby_that_fails_is_told_with_what_to_do() {
         }
         planb.ok(&["failover", "--abandon"]);
     }
+}
+
+/// The configuration with a step before each of `names` that does what `spoil` then does, and short times for those.
+fn spoiled(config: &str, dir: &str, list: &str, names: &[&str]) -> String {
+    let head = format!("[[{list}]]\nname = \"");
+    let mut blocks = Vec::new();
+    for block in config.split("\n\n") {
+        let name = block
+            .trim_start()
+            .strip_prefix(&head)
+            .and_then(|rest| rest.split('"').next());
+        let Some(name) = name.filter(|name| names.contains(name)) else {
+            blocks.push(block.to_owned());
+            continue;
+        };
+        let needs = block
+            .lines()
+            .find(|line| line.starts_with("needs = "))
+            .unwrap_or("needs = []");
+        let stage = block
+            .lines()
+            .find(|line| line.starts_with("stage = "))
+            .expect("a stage");
+        let command = format!("kind = \"command\"\nprogram = \"{dir}/spoil\"\nargs = [\"{name}\"]");
+        blocks.push(format!("{head}spoil-{name}\"\n{stage}\n{command}\n{needs}"));
+        let also = match needs {
+            "needs = []" => format!("needs = [\"spoil-{name}\"]"),
+            needs => needs.replacen('[', &format!("[\"spoil-{name}\", "), 1),
+        };
+        let without: Vec<&str> = block.lines().filter(|line| !line.starts_with("needs = ")).collect();
+        blocks.push(format!("{}\n{also}\nretries = 0\ntimeout = \"5s\"", without.join("\n")));
+    }
+    blocks.join("\n\n")
+}
+
+/// From a standby's accounts to the traffic, and home: each step fails in the middle of a real operation, one way after the other, and the
+/// next `--resume` goes on as soon as the cause is gone.
+#[test]
+fn a_service_that_moves_through_every_misfortune() {
+    let mut lab = Lab::new(Flavor::MySql);
+    let dir = lab.planb.path().display().to_string();
+    let (to_primary, to_standby) = (lab.planb.path().join("to-primary"), lab.planb.path().join("to-standby"));
+    let primary = Gate::to(lab.primary.port, &to_primary);
+    let standby = Gate::to(lab.standby.port, &to_standby);
+    let ports = [(lab.primary.port, primary.port), (lab.standby.port, standby.port)];
+    for (real, gate) in ports {
+        lab.planb
+            .reconfigure(&format!("port = {real}\n"), &format!("port = {gate}\n"));
+    }
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .and_then(|one| one.local_addr())
+        .expect("a port");
+    for (kind, more) in [
+        ("standby", "origin = \"azure\"\ndomain = \"bank.example.com\""),
+        ("primary", "origin = \"azure\""),
+    ] {
+        lab.planb.reconfigure(
+            &format!("kind = \"command\"\nmeans = \"traffic\"\nsite = \"{kind}\"\nprogram = \"{dir}/traffic\"\nargs = [\"{kind}\"]"),
+            &format!("kind = \"traffic\"\ndistribution = \"E2EXAMPLE\"\nretries = 0\n{more}"),
+        );
+    }
+    let config = std::fs::read_to_string(lab.planb.config()).expect("a configuration");
+    let config = spoiled(
+        &config,
+        &dir,
+        "failover_steps",
+        &["accounts", "fence", "last-backup", "open"],
+    );
+    let config = spoiled(&config, &dir, "failback_steps", &["preserve", "last", "open-primary"]);
+    lab.planb.write_config(&config);
+    let aws = |lab: &mut Lab, port: u16| {
+        lab.planb.env.retain(|(name, _)| name != "AWS_ENDPOINT_URL");
+        lab.planb
+            .env
+            .push(("AWS_ENDPOINT_URL".into(), format!("http://127.0.0.1:{port}")));
+    };
+    for (name, value) in [
+        ("AWS_REGION", "ap-northeast-2"),
+        ("AWS_ACCESS_KEY_ID", "testing"),
+        ("AWS_SECRET_ACCESS_KEY", "testing"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ] {
+        lab.planb.env.push((name.into(), value.into()));
+    }
+    aws(&mut lab, closed.port());
+    // Rights as they go in the middle of it: the client's command lines, for the script.
+    let at_primary = shell(&lab.primary.client());
+    script(
+        lab.planb.path().join("spoil"),
+        &format!(
+            "mkdir {dir}/spoiled-$1 2>/dev/null || exit 0
+             case $1 in accounts|last) echo shut > {dir}/to-standby ;;
+             fence) {at_primary} -e 'REVOKE CREATE USER ON *.* FROM dba' ;;
+             last-backup) {at_primary} -e 'REVOKE SELECT ON *.* FROM reader' ;;
+             preserve) {at_primary} -e 'CREATE DATABASE planb_old_bank' ;;
+             open-primary) echo shut > {dir}/to-primary ;; esac"
+        ),
+    );
+    lab.planb.backup(&[]);
+    let begin = [
+        "failover",
+        "--stage",
+        "3",
+        "--yes",
+        "--accept",
+        "backup-unproven=t",
+        "--accept",
+        "primary-healthy=t",
+    ];
+    let fails = |lab: &Lab, args: &[&str], parts: &[&str]| {
+        let told = lab.planb.fails(4, args);
+        let resume = if args[0] == "failover" {
+            "planb failover --stage 3 --resume"
+        } else {
+            "planb failback --resume"
+        };
+        for part in parts.iter().chain(&[resume]) {
+            assert!(told.contains(part), "{part:?} is not in: {told}");
+        }
+        // Whoever looks from elsewhere reads the same.
+        let status = lab.planb.ok(&["status"]);
+        let step = parts[0].trim_start_matches("step ").trim_end_matches(':');
+        assert!(
+            status
+                .lines()
+                .any(|line| line.contains(step) && line.contains("failed")),
+            "{step}: {status}"
+        );
+    };
+    let resume = ["failover", "--resume"];
+    let late = "longer than its timeout of 5 s";
+
+    fails(&lab, &begin, &["step accounts:", "127.0.0.1"]);
+    standby.set("silent");
+    fails(&lab, &resume, &["step accounts:", late]);
+    standby.set("");
+    // Whoever may not lock others proves nothing; and who sees only a part takes no last backup.
+    fails(&lab, &resume, &["step last-backup:", "SELECT on schema bank"]);
+    lab.primary.sql("GRANT SELECT ON *.* TO reader@'%'");
+    let told = lab.planb.fails(4, &resume);
+    for part in [
+        "step open is refused by the rule unfenced",
+        "grant CREATE USER",
+        "--resume tries again",
+        "--accept unfenced=REASON",
+    ] {
+        assert!(told.contains(part), "{part:?} is not in: {told}");
+    }
+    lab.primary.sql("GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION");
+    primary.set("silent");
+    fails(&lab, &resume, &["step fence:", late]);
+    primary.set("");
+    // A later operation was there, of which this one knows nothing.
+    lab.standby.sql(
+        "CREATE TABLE planb.opened (one TINYINT NOT NULL PRIMARY KEY, epoch BIGINT UNSIGNED NOT NULL, operation BIGINT UNSIGNED NOT NULL,
+         at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+    );
+    lab.standby
+        .sql("REPLACE INTO planb.opened (one, epoch, operation) VALUES (1, 9, 9)");
+    fails(
+        &lab,
+        &resume,
+        &["step open:", "opened under epoch 9 already", "planb status"],
+    );
+    lab.standby.sql("DELETE FROM planb.opened");
+    standby.set("shut");
+    fails(&lab, &resume, &["step open:", "127.0.0.1"]);
+    standby.set("silent");
+    fails(&lab, &resume, &["step open:", late]);
+    standby.set("");
+    fails(&lab, &resume, &["step traffic:", "E2EXAMPLE", "`command` step"]);
+    aws(&mut lab, silent.local_addr().expect("an address").port());
+    fails(&lab, &resume, &["step traffic:", "E2EXAMPLE", "no answer from AWS"]);
+    let skip = ["--json", "failover", "--resume", "--accept", "skip-traffic=by DNS"];
+    let done = lab.planb.json(&skip);
+    assert_eq!(done["result"], "done", "{done}");
+    lab.app(&lab.standby, "INSERT INTO bank.log (what) VALUES ('there')")
+        .expect("served");
+
+    let resume = ["failback", "--resume"];
+    fails(
+        &lab,
+        &["failback", "--yes"],
+        &["step preserve:", "planb_old_bank", "--drop-old"],
+    );
+    lab.primary.sql("DROP DATABASE planb_old_bank");
+    primary.set("silent");
+    fails(&lab, &resume, &["step preserve:", late]);
+    primary.set("");
+    fails(&lab, &resume, &["step last:", "127.0.0.1"]);
+    standby.set("");
+    fails(&lab, &resume, &["step open-primary:", "127.0.0.1"]);
+    primary.set("");
+    fails(&lab, &resume, &["step traffic-home:", "E2EXAMPLE"]);
+    let done = lab
+        .planb
+        .json(&["--json", "failback", "--resume", "--accept", "skip-traffic-home=by DNS"]);
+    assert_eq!(done["result"], "done", "{done}");
+    assert_eq!(lab.primary.sql("SELECT what FROM bank.log").trim(), "there");
+    lab.app(&lab.primary, "INSERT INTO bank.log (what) VALUES ('home')")
+        .expect("served");
+    // However often it was begun, what the old primary had was kept once.
+    let kept = std::fs::read_dir(lab.planb.store().join("preserved/backups"))
+        .expect("kept")
+        .flatten();
+    let kept: Vec<String> = kept
+        .map(|file| file.file_name().to_string_lossy().into_owned())
+        .collect();
+    let backups = kept
+        .iter()
+        .filter(|name| name.ends_with(".sql.gz") && !name.contains("divergence"));
+    assert_eq!(backups.count(), 1, "{kept:?}");
+    drop(silent);
 }
 
 /// The client's command line, for a script.

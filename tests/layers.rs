@@ -13,7 +13,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "backup",
         &[
-            "clock", "config", "dump", "format", "mysql", "recovery", "source", "store",
+            "clock", "config", "dump", "format", "mysql", "recovery", "source", "span", "store",
         ],
     ),
     (
@@ -59,8 +59,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "secret",
             "serve",
             "source",
+            "span",
             "steps",
             "store",
+            "telemetry",
             "terraform",
             "watch",
         ],
@@ -80,10 +82,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("prepare", &["config", "secret", "store"]),
     ("proxy", &[]),
     ("notify", &["clock", "config", "secret"]),
-    ("recovery", &["store"]),
+    ("recovery", &["span", "store"]),
     (
         "restore",
-        &["backup", "config", "dump", "format", "mysql", "secret", "store"],
+        &["backup", "config", "dump", "format", "mysql", "secret", "span", "store"],
     ),
     ("runbook", &["config", "steps"]),
     ("secret", &["aws", "config"]),
@@ -114,7 +116,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "terraform",
         ],
     ),
-    ("store", &["clock", "secret"]),
+    ("span", &[]),
+    ("store", &["clock", "secret", "span"]),
+    ("telemetry", &["config", "http", "secret"]),
     ("terraform", &["secret"]),
     (
         "watch",
@@ -152,6 +156,9 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("sd_notify", &["src/agent/notify.rs"]),
     ("prometheus_client", &["src/serve/metrics.rs", "src/serve/metrics/"]),
     ("httparse", &["src/serve/http.rs"]),
+    ("opentelemetry", &["src/telemetry.rs"]),
+    ("opentelemetry_", &["src/telemetry.rs"]),
+    ("tracing_opentelemetry", &["src/telemetry.rs"]),
 ];
 
 /// Facts in, decision out: nothing here waits, reads a file or knows a task.

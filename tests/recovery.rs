@@ -10,9 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use planb::backup::entry::{self, BackupId, Entry, newest_good};
 use planb::clock::Clock;
 use planb::recovery::engine::{Engine, Hands, Rest, Right, StepError, Task, Watch};
-use planb::recovery::event::{Accepted, By, Chosen, Ended, Entry, Event, NOTHING_BEFORE, Outcome, Proof};
+use planb::recovery::event::{self as journaled, Accepted, By, Chosen, Ended, Event, NOTHING_BEFORE, Outcome, Proof};
 use planb::recovery::journal::{Journal, JournalError, Position};
 use planb::recovery::next::{Next, next};
 use planb::recovery::plan::{Aim, OnFailure, Place, Plan, Role, Site, Step};
@@ -516,6 +517,17 @@ fn a_plan_that_could_lose_data_is_refused() {
             .iter()
             .any(|mistake| mistake.message.contains("two sites"))
     );
+    let mut uncompared = failover();
+    uncompared.steps.retain(|step| step.name != "compare");
+    for step in &mut uncompared.steps {
+        step.needs.retain(|need| need != "compare");
+    }
+    let told = uncompared.mistakes(Site::Standby);
+    assert!(
+        told.iter()
+            .any(|mistake| mistake.message.contains("compare what was restored")),
+        "{told:?}"
+    );
     let mut circle = failover();
     circle.steps[1].needs.push("traffic".to_owned());
     let told: Vec<String> = circle
@@ -773,6 +785,168 @@ async fn an_unprovable_fence_waits_for_somebody_to_answer_for_it() {
     );
 }
 
+/// A plan from elsewhere that compares nothing, whatever checks a configuration.
+#[tokio::test(start_paused = true)]
+async fn what_nothing_compared_does_not_open() {
+    let lab = Lab::new();
+    let journal = lab.journal();
+    let position = journal.read().await.expect("a journal");
+    let Event::Opened {
+        mut plan,
+        aim,
+        plan_digest,
+        standing,
+        backup,
+        pinned,
+        approvers,
+        facts,
+        accepted,
+    } = open(full(false), &position.state)
+    else {
+        unreachable!()
+    };
+    plan.steps.retain(|step| step.name != "compare");
+    for step in &mut plan.steps {
+        step.needs.retain(|need| need != "compare");
+    }
+    let event = Event::Opened {
+        plan,
+        aim,
+        plan_digest,
+        standing,
+        backup,
+        pinned,
+        approvers,
+        facts,
+        accepted,
+    };
+    journal.append(&position, &lab.by(), event).await.expect("opened");
+    let (rest, _) = lab.to_the_end().await;
+    assert_eq!(rest, Rest::Refused(vec![("open".to_owned(), Rule::Unverified)]));
+}
+
+/// Stopped by a failure while another step waits for somebody's answer: both are told, at once.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_told_beside_what_failed() {
+    let lab = Lab::new();
+    {
+        let mut world = lab.world();
+        world.unprovable = true;
+        world.failing.insert("tell".to_owned(), 99);
+    }
+    let journal = lab.journal();
+    let position = journal.read().await.expect("a journal");
+    let mut event = open(full(false), &position.state);
+    if let Event::Opened { plan, .. } = &mut event {
+        plan.steps.push(step("tell", 3, Role::Work, &["last-backup"]));
+    }
+    journal.append(&position, &lab.by(), event).await.expect("opened");
+    let (rest, position) = lab.to_the_end().await;
+    assert!(matches!(rest, Rest::Failed(_)), "{rest:?}");
+    let operation = position.state.open().expect("open");
+    let refused = operation.refused(&position.state.standing);
+    assert_eq!(refused, [("open".to_owned(), Rule::Unfenced)]);
+}
+
+/// What could not be proven may be by now: a person who goes on has it tried again, and the last backup taken again after it.
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_can_be_proven_by_now_is_no_longer_asked_about() {
+    let lab = Lab::new();
+    lab.world().unprovable = true;
+    lab.begin(full(false)).await;
+    for _ in 0..2 {
+        let (rest, position) = lab.to_the_end().await;
+        assert_eq!(rest, Rest::Refused(vec![("open".to_owned(), Rule::Unfenced)]));
+        assert!(position.state.open().expect("open").committed_at.is_none());
+    }
+    lab.world().unprovable = false;
+    let (rest, position) = lab.to_the_end().await;
+    assert_eq!(rest, Rest::Ended(Ended::Done));
+    assert_over_there(&lab, &position, "digest-9");
+    assert!(position.state.standing.pending_fences().next().is_none());
+    let (entries, _) = lab.journal().history().await.expect("readable");
+    let begun = |step: &str| {
+        let is = |entry: &&journaled::Entry| matches!(&entry.event, Event::Started { step: of, .. } if of == step);
+        entries.iter().filter(is).count()
+    };
+    assert_eq!((begun("fence"), begun("last-backup")), (3, 3));
+}
+
+/// Two machines' clocks differ by some seconds: what an agent took before the fence may look newer than the last backup.
+#[tokio::test(start_paused = true)]
+async fn the_last_backup_is_the_last_whatever_clocks_say() {
+    for planned in [false, true] {
+        let lab = Lab::new();
+        lab.world().newest = Some(backup(12));
+        lab.begin(full(planned)).await;
+        let (rest, position) = lab.to_the_end().await;
+        assert_eq!(rest, Rest::Ended(Ended::Done));
+        assert_over_there(&lab, &position, "digest-9");
+    }
+}
+
+/// Agents raise pending fences beside an operation only where nothing can take the fence back, or open that site, meanwhile.
+#[tokio::test(start_paused = true)]
+async fn nobody_fences_beside_an_operation_that_may_want_the_site() {
+    let lab = Lab::new();
+    lab.world().unprovable = true;
+    assert!(
+        lab.journal()
+            .read()
+            .await
+            .expect("a journal")
+            .state
+            .may_fence(Site::Primary)
+    );
+    lab.begin(full(false)).await;
+    let (_, position) = lab.to_the_end().await;
+    assert!(
+        !position.state.may_fence(Site::Primary),
+        "it may be abandoned, and lifts the fence"
+    );
+    let accepted = Accepted {
+        rule: "unfenced".to_owned(),
+        reason: "gone".to_owned(),
+        who: "ana".to_owned(),
+    };
+    let journal = lab.journal();
+    journal
+        .append(&position, &lab.by(), Event::Accept(accepted))
+        .await
+        .expect("written");
+    lab.world().failing.insert("traffic".to_owned(), 99);
+    let (rest, position) = lab.to_the_end().await;
+    assert!(matches!(rest, Rest::Failed(_)), "{rest:?}");
+    assert!(
+        position.state.may_fence(Site::Primary),
+        "the standby serves, and the operation stays open"
+    );
+    assert!(!position.state.may_fence(Site::Standby), "it serves");
+    // Proven meanwhile, and the operation goes on.
+    let mut standing = position.state.standing.clone();
+    standing.proven(Site::Primary).expect("pending");
+    let site = Site::Primary;
+    let proven = journal
+        .append(&position, &lab.by(), Event::FenceProven { site, standing })
+        .await;
+    assert!(
+        proven
+            .expect("written")
+            .state
+            .standing
+            .pending_fences()
+            .next()
+            .is_none()
+    );
+    lab.world().failing.clear();
+    let (rest, _) = lab.to_the_end().await;
+    assert_eq!(rest, Rest::Ended(Ended::Done));
+    lab.world().failing.insert("home".to_owned(), 99);
+    lab.begin(Aim::Failback).await;
+    let (_, position) = lab.to_the_end().await;
+    assert!(!position.state.may_fence(Site::Primary), "it will open there");
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_two_operators_one_acts() {
     for seed in 0..20_u64 {
@@ -1020,6 +1194,48 @@ fn event(state: &State, (what, which, how): (u8, usize, u8)) -> Event {
     }
 }
 
+/// The epoch at that instant, told without what is tested.
+fn in_force(standing: &Standing, at: Timestamp) -> u64 {
+    let begun = standing.epochs.iter().filter(|epoch| epoch.since <= at);
+    begun.map(|epoch| epoch.number).max().unwrap_or(0)
+}
+
+/// Backups of every epoch, consistent around every instant at which one began.
+fn backups(standing: &Standing) -> Vec<Entry> {
+    let instants: Vec<Timestamp> = standing
+        .epochs
+        .iter()
+        .flat_map(|epoch| [-1, 0, 1].map(|seconds| epoch.since + SignedDuration::from_secs(seconds)))
+        .collect();
+    let mut backups = Vec::new();
+    for at in instants {
+        // Begun under that epoch or one before.
+        for epoch in 0..=in_force(standing, at) {
+            let id = BackupId::at(at);
+            backups.push(Entry {
+                blob: id.blob("backups/"),
+                id,
+                etag: ETag("1".to_owned()),
+                size_bytes: 1,
+                raw_bytes: 1,
+                rows: 1,
+                site: "seoul".to_owned(),
+                epoch,
+                consistent_at: at,
+                committed_at: at,
+                digest: epoch.to_string(),
+                standing: match standing.is_orphan(epoch, at) {
+                    true => entry::Standing::Orphan,
+                    false => entry::Standing::Good,
+                },
+                proven_at: None,
+                structure_checked_at: None,
+            });
+        }
+    }
+    backups
+}
+
 /// What must hold in every state that a journal can lead to.
 fn never(before: &State, after: &State) -> Result<(), TestCaseError> {
     let standing = &after.standing;
@@ -1032,16 +1248,22 @@ fn never(before: &State, after: &State) -> Result<(), TestCaseError> {
         };
         of(after) || of(before)
     };
-    // Two sites: whoever was not proven fenced was answered for.
-    if before.standing.serving != standing.serving
-        && let Some(site) = standing.serving
-        && before.standing.serving.is_some()
+    // Two sites: one serves only where the other takes no writes any more, or never took any, or somebody answered for it.
+    if let Some(site) = standing.serving
         && before.standing.serving != Some(site)
     {
+        let other = site.other();
+        let never_took = other == Site::Standby && !before.standing.standby_served;
+        let is_fenced = before.standing.fenced.get(&other) == Some(&Proof::Proven);
         prop_assert!(
-            accepted(Rule::Unfenced),
-            "{site} opened beside a site that still served"
+            never_took || is_fenced || accepted(Rule::Unfenced),
+            "{site} serves beside a site that may take writes"
         );
+    }
+    let chosen = backups(standing);
+    if let Some(newest) = newest_good(&chosen) {
+        let in_force = in_force(standing, newest.consistent_at);
+        prop_assert_eq!(newest.epoch, in_force, "an orphan is chosen by default");
     }
     let operation = after.operation.as_ref();
     if let Some(operation) = operation {
@@ -1062,10 +1284,12 @@ fn never(before: &State, after: &State) -> Result<(), TestCaseError> {
                     prop_assert!(before.standing.serving != Some(Site::Primary));
                 }
                 Role::Open(_) if begins => {
-                    let verified = operation
+                    let verifies: Vec<&Step> = operation
                         .plan
                         .with_role(|role| matches!(role, Role::Verify(_)))
-                        .all(|verify| matches!(operation.progress(&verify.name), Progress::Done { .. }));
+                        .collect();
+                    let is_done = |verify: &&Step| matches!(operation.progress(&verify.name), Progress::Done { .. });
+                    let verified = !verifies.is_empty() && verifies.iter().all(is_done);
                     prop_assert!(verified || accepted(Rule::Unverified), "what was not compared serves");
                     if let Role::Open(site) = step.role {
                         prop_assert_eq!(
@@ -1114,9 +1338,9 @@ proptest! {
             };
             let by = By { who: "ana".to_owned(), host: "h".to_owned(), run: "r".to_owned() };
             let at = Timestamp::from_second(1_767_225_600 + accepted).expect("a date");
-            let entry = Entry::new(operation, number, &digest, state.standing.epoch(), at, by, event);
+            let entry = journaled::Entry::new(operation, number, &digest, state.standing.epoch(), at, by, event);
             let (bytes, next_digest) = entry.encode();
-            prop_assert_eq!(Entry::decode(&bytes).map(|(entry, _)| entry), Ok(entry.clone()));
+            prop_assert_eq!(journaled::Entry::decode(&bytes).map(|(entry, _)| entry), Ok(entry.clone()));
             if let Ok(next) = state.apply(&entry, &next_digest) {
                 never(&state, &next)?;
                 state = next;
@@ -1147,7 +1371,7 @@ fn random_walks_do_reach_the_interesting_states() {
                 host: "h".to_owned(),
                 run: "r".to_owned(),
             };
-            let entry = Entry::new(
+            let entry = journaled::Entry::new(
                 operation,
                 number,
                 &state.digest,

@@ -8,9 +8,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use daemon::Daemon;
+use support::receiver::{Manner, Receiver};
 use support::{Flavor, Planb, Server, reader};
 
 /// Other tests share these two cores.
@@ -164,10 +165,24 @@ fn whoever_asks_for_more_than_a_page_gets_a_refusal() {
     let long = format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", "a".repeat(40_000));
     assert!(raw(at, long.as_bytes()).starts_with("HTTP/1.1 431 "));
     // Who never ends a request holds up nobody, nor a stop.
-    let silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(at).expect("a connection")).collect();
-    let begun = Instant::now();
+    let mut silent: Vec<TcpStream> = (0..100)
+        .map(|_| TcpStream::connect(at).expect("a connection"))
+        .collect();
+    for (number, connection) in silent.iter_mut().enumerate() {
+        // Half of them a byte at least. Who was sent away already gets an error.
+        if number % 2 == 0 {
+            let _ = connection.write_all(b"G");
+        }
+    }
     assert!([200, 503].contains(&get(at, "/healthz").0));
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // The youngest still waits: nobody had to give up for others to be answered.
+    let last = silent.last_mut().expect("a hundred");
+    last.set_nonblocking(true).expect("a mode");
+    let mut byte = [0];
+    assert!(
+        matches!(last.read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock),
+        "it was answered only after the silent ones were given up"
+    );
     let ended = agent.stop();
     ended.assert_clean(Duration::from_secs(12));
     drop(silent);
@@ -271,28 +286,49 @@ fn names(text: &str) -> BTreeSet<&str> {
 }
 
 /// There only once something happened.
-const LATER: [&str; 3] = [
-    "planb_proof_age_seconds",
-    "planb_notification_failures_total",
-    "planb_store_retries_total",
-];
+const LATER: [&str; 2] = ["planb_proof_age_seconds", "planb_store_retries_total"];
 
 #[test]
 fn prometheus_own_judge_finds_nothing_to_improve() {
     promtool(&["check", "rules", "planb.rules.yml"], "");
     promtool(&["test", "rules", "planb.rules.test.yml"], "");
     let at = free_port();
-    let planb = planb("*/2 * * * * *", &format!("listen = \"{at}\""));
+    let mut planb = planb("*/2 * * * * *", &format!("listen = \"{at}\""));
+    // One channel does not take what it is sent; one watcher is there, and one is not.
+    let refuses = Receiver::start(Manner::Answers(503, None));
+    planb.env.push(("PLANB_TEST_HOOK".into(), refuses.url("hook")));
+    planb.configure(&format!(
+        "[notify]\nstate = \"{}\"\n[[notify.channels]]\nname = \"down\"\nkind = \"webhook\"\nurl = \"env:PLANB_TEST_HOOK\"\n\
+         [watch]\nname = \"here\"\nprimary_region = \"local\"\nevery = \"5s\"\nstale_after = \"30s\"\n\
+         watchers = [{{ name = \"here\", region = \"local\" }}, {{ name = \"there\", region = \"afar\" }}]\n\
+         [[watch.probes]]\nname = \"page\"\nkind = \"tcp\"\nhost = \"127.0.0.1\"\nport = {}\ninterval = \"5s\"\ntimeout = \"2s\"\n",
+        planb.path().display(),
+        at.port()
+    ));
     let mut agent = Daemon::start(&planb);
     wait_served(&mut agent);
     agent.wait_log("backup committed", 1, SOON);
-    let metrics = agent.wait("everything in /metrics", SOON, |_| {
+    let metrics = agent.wait("everything in /metrics", 2 * SOON, |_| {
         let answer = get(at, "/metrics").1;
+        let has = |series: &str| value(&answer, series).is_some_and(|value| value > 0.0);
         let is_whole = answer.contains("planb_serving")
             && answer.contains("planb_rpo_seconds")
-            && answer.contains("planb_backup_last_rows");
+            && answer.contains("planb_backup_last_rows")
+            && has("planb_notifications_waiting{channel=\"down\"}")
+            && has("planb_notification_failures_total{channel=\"down\"}")
+            && has("planb_watcher_sees{watcher=\"here\",verdict=\"healthy\"}");
         is_whole.then(|| body(&answer).to_owned())
     });
+    // One of two is no majority.
+    for (series, wanted) in [
+        ("planb_watcher_sees{watcher=\"there\",verdict=\"absent\"}", 1.0),
+        ("planb_watch_verdict{verdict=\"unknown\"}", 1.0),
+        ("planb_watch_verdict{verdict=\"healthy\"}", 0.0),
+        ("planb_watch_readable", 1.0),
+        ("planb_notifications_delivered_total{channel=\"down\"}", 0.0),
+    ] {
+        assert_eq!(value(&metrics, series), Some(wanted), "{series} in {metrics}");
+    }
     promtool(&["check", "metrics"], &metrics);
     // A rule or a panel about a metric that there is not says nothing for ever.
     let there = names(&metrics);
@@ -378,4 +414,86 @@ fn a_check_is_one_line_with_figures_and_the_exit_code_of_a_plugin() {
     assert!(one(3).starts_with("PLANB UNKNOWN - configuration: "));
     std::fs::remove_file(planb.config()).expect("a file");
     one(3);
+}
+
+/// An HTTPS server that answers anything, ended when dropped.
+struct Https(std::process::Child, u16);
+
+impl Https {
+    fn start(tls: &support::TlsFiles, within: &std::path::Path) -> Self {
+        let port = free_port().port();
+        let program = format!(
+            "import http.server, ssl\n\
+             server = http.server.ThreadingHTTPServer(('127.0.0.1', {port}), http.server.SimpleHTTPRequestHandler)\n\
+             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+             context.load_cert_chain('{}', '{}')\n\
+             server.socket = context.wrap_socket(server.socket, server_side=True)\n\
+             server.serve_forever()",
+            tls.cert.display(),
+            tls.key.display()
+        );
+        let mut python = Command::new(support::lab_dir().join("moto/bin/python"));
+        python.args(["-c", &program]).current_dir(within).stderr(Stdio::null());
+        let child = python.spawn().expect("python: scripts/lab setup moto");
+        let end = std::time::Instant::now() + SOON;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(std::time::Instant::now() < end, "it does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self(child, port)
+    }
+}
+
+impl Drop for Https {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_check_sees_what_endpoints_show_and_which_servers_there_are() {
+    let planb = planb("0 3 * * *", "");
+    let tls = support::tls_files(planb.path());
+    let https = Https::start(&tls, planb.path());
+    let standby = Server::shared(Flavor::MySql);
+    planb.configure(&format!(
+        "[watch]\nname = \"here\"\nprimary_region = \"local\"\nwatchers = [{{ name = \"here\", region = \"local\" }}]\n\
+         [[watch.probes]]\nname = \"page\"\nkind = \"http\"\nurl = \"https://localhost:{}/deep/page\"\ntls_ca = \"{}\"\n\
+         [standby]\nhost = \"127.0.0.1\"\nport = {}\nuser = \"reader\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\ntls = \"off\"\n",
+        https.1,
+        tls.ca.display(),
+        standby.port
+    ));
+    let found = |about: &str| {
+        let output = planb.run(&["--json", "check"]);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+        let checks = json["checks"].as_array().expect("a list");
+        let one = checks.iter().find(|check| check["about"] == about);
+        one.map(|one| {
+            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            (text("state"), text("text"))
+        })
+    };
+    // It holds for two days: somebody has to be told.
+    let (state, text) = found("certificates").expect("the certificate that is shown");
+    let origin = format!("https://localhost:{}/", https.1);
+    assert!(state == "CRITICAL" && text.contains(&origin), "{state} {text}");
+    let (state, text) = found("servers").expect("both servers");
+    assert!(state == "OK" && text.starts_with("source MySQL"), "{state} {text}");
+    assert_eq!(found("told").map(|(state, _)| state).as_deref(), Some("OK"));
+    // Nothing of a plan: nobody looks in the dark.
+    assert_eq!(found("dark"), None);
+
+    let other = Server::shared(Flavor::MariaDb);
+    reader(&other, &[]);
+    planb.reconfigure(
+        &format!("[standby]\nhost = \"127.0.0.1\"\nport = {}", standby.port),
+        &format!("[standby]\nhost = \"127.0.0.1\"\nport = {}", other.port),
+    );
+    let (state, text) = found("servers").expect("both servers");
+    assert!(
+        state == "CRITICAL" && text.contains("would be refused"),
+        "{state} {text}"
+    );
 }

@@ -622,7 +622,16 @@ fn rights_are_those_of_the_files_beside() {
         );
     }
     assert!(used.iter().all(|name| names.contains(name.as_str())), "{used:?}");
-    assert!(used.contains("PlanB uploader") && used.contains("PlanB reader"));
+    // The watchers' is chosen by the container: who could only read would have no vote.
+    let watchers = root
+        .resources("azurerm_role_assignment")
+        .find(|block| label(block, 1) == "watchers");
+    let role = written(&watchers.expect("the watchers'").body, "role_definition_id");
+    assert!(
+        role.contains("\"control\" ? \"PlanB watcher\" : \"PlanB reader\"") && names.contains("PlanB watcher"),
+        "{role}"
+    );
+    assert!(used.contains("PlanB uploader") && names.contains("PlanB reader"));
 
     let actions = |text: &str| -> BTreeSet<String> {
         let quoted = text.split('"').skip(1).step_by(2);
@@ -639,6 +648,283 @@ fn rights_are_those_of_the_files_beside() {
     let mut ours = actions(&std::fs::read_to_string(config("aws/main.tf")).expect("a file"));
     assert!(ours.remove("sts:AssumeRole"));
     assert_eq!(ours, actions(&beside.concat()));
+}
+
+/// Names after `scheme` in references to secrets, wherever they stand in the bank's file, in what is commented out for other machines too.
+fn named<'a>(text: &'a str, scheme: &str) -> BTreeSet<&'a str> {
+    let words = text.lines().flat_map(|line| line.split('"'));
+    words.filter_map(|word| word.strip_prefix(scheme)).collect()
+}
+
+fn loaded(unit: &str) -> BTreeSet<&str> {
+    let given = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("LoadCredentialEncrypted="));
+    given.collect()
+}
+
+/// What a loop of a shell's goes through, in the text beside it.
+fn looped<'a>(text: &'a str, with: &str) -> BTreeSet<&'a str> {
+    let lists = text
+        .split("for name in ")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(" done").or_else(|| rest.split_once("done")));
+    let mut found = lists.filter(|(body, _)| body.contains(with)).map(|(body, _)| {
+        let list = body.split_once(';').expect("a loop").0;
+        list.split_whitespace().collect()
+    });
+    found.next().expect("a loop")
+}
+
+#[test]
+fn each_machine_is_given_the_secrets_that_it_reads() {
+    let read = |name: &str| std::fs::read_to_string(config(name)).expect("a file");
+    let text = read("pocketbank.toml");
+    let credentials = named(&text, "credential:");
+    assert!(
+        credentials.contains("slack-hook") && credentials.len() == 6,
+        "{credentials:?}"
+    );
+    // The agent reads all of them: its unit is given each, and its page has each made.
+    assert_eq!(loaded(&read("aws/user-data.sh")), credentials);
+    assert_eq!(looped(&read("aws/README.md"), "systemd-creds encrypt"), credentials);
+    // A watcher gets to the store and tells people; the primary's probes are not its.
+    let watcher = std::fs::read_to_string(config("../systemd/planb-watch@.service")).expect("a unit");
+    let wanted: BTreeSet<&str> = ["planb-azure", "slack-hook", "pagerduty-key"].into();
+    assert_eq!(loaded(&watcher), wanted);
+    assert_eq!(looped(&read("azure/README.md"), "systemd-creds encrypt"), wanted);
+    let watch = pocketbank().watch.expect("watchers");
+    for probe in &watch.probes {
+        let is_everywhere = watch
+            .watchers
+            .iter()
+            .all(|other| watch.probes_of(&other.name).iter().any(|one| one.name == probe.name));
+        assert!(
+            !is_everywhere || probe.name == "public",
+            "{}: a watcher has no password",
+            probe.name
+        );
+    }
+    // Operators and the runner have no credentials: what they read is in the vault, and the page has each put there.
+    let vault = named(&text, "azure-keyvault:kv-pocketbank-dr/");
+    assert_eq!(looped(&read("azure/README.md"), "az keyvault secret set"), vault);
+    for line in text
+        .lines()
+        .filter(|line| line.contains("\"credential:") && !line.starts_with('#'))
+    {
+        let is_of_the_source = line.contains("credential:planb-source");
+        assert!(
+            is_of_the_source || line.contains("azure-keyvault:"),
+            "nobody but the agent has it: {line}"
+        );
+    }
+}
+
+#[test]
+fn each_watcher_has_a_machine() {
+    let watch = pocketbank().watch.expect("watchers");
+    let readme = std::fs::read_to_string(config("azure/README.md")).expect("a page");
+    let (_, section) = readme.split_once("## Watchers").expect("a section");
+    let rows: BTreeMap<&str, &str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .collect();
+    let names: BTreeSet<&str> = watch.watchers.iter().map(|watcher| watcher.name.as_str()).collect();
+    assert_eq!(rows.keys().copied().collect::<BTreeSet<_>>(), names);
+    for (name, row) in rows {
+        let by_itself = row.contains(&format!("`planb-watch@{name}`"));
+        let by_the_agent = watch.name.as_deref() == Some(name);
+        assert!(by_itself != by_the_agent, "{name}: {row}");
+    }
+}
+
+// --- alerts ------------------------------------------------------------------------------------------------
+
+/// The locals of a root's alerts, as Terraform reckons them with what the plan leaves to defaults.
+fn alerts(root: &str, names: &[&str], with: &str) -> Value {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::copy(config(root).join("variables.tf"), dir.path().join("variables.tf")).expect("copied");
+    let text = std::fs::read_to_string(config(root).join("alerts.tf")).expect("alerts");
+    let (_, rest) = text.split_once("locals {").expect("locals");
+    let (locals, _) = rest.split_once("\n}\n").expect("the end of the locals");
+    let outputs: String = names
+        .iter()
+        .map(|name| format!("output \"{name}\" {{ value = local.{name} }}\n"))
+        .collect();
+    std::fs::write(dir.path().join("main.tf"), format!("locals {{{locals}\n}}\n{outputs}")).expect("written");
+    std::fs::write(dir.path().join("fed.auto.tfvars"), with).expect("written");
+    for args in [
+        &["init", "-input=false"][..],
+        &["apply", "-input=false", "-auto-approve"],
+    ] {
+        let done = run_terraform(dir.path(), args);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let told = run_terraform(dir.path(), &["output", "-json"]);
+    serde_json::from_slice(&told.stdout).expect("JSON")
+}
+
+const SUBSCRIPTION: &str = "subscription = \"00000000-0000-0000-0000-000000000000\"\n";
+
+/// The 13 alerts of the source document's section 7.2, with its thresholds or what Azure has in their place.
+#[test]
+fn the_alerts_are_the_first_site_s() {
+    let pods = alerts(
+        "azure/4-alerts",
+        &["cluster_alerts", "gateway_alerts", "pod_alerts", "limits"],
+        SUBSCRIPTION,
+    );
+    let database = alerts(
+        "azure/2-database",
+        &["alerts"],
+        &format!("{SUBSCRIPTION}server_name = \"s-1\"\nadmin_password = \"a-Long-1-secret-value\"\n"),
+    );
+    let limits = &pods["limits"]["value"];
+    let mut found: BTreeMap<String, (String, f64)> = BTreeMap::new();
+    for given in [&pods["cluster_alerts"], &pods["gateway_alerts"], &database["alerts"]] {
+        for (name, alert) in given["value"].as_object().expect("alerts") {
+            let metric = alert["metric"].as_str().expect("a metric").to_owned();
+            found.insert(name.clone(), (metric, alert["above"].as_f64().expect("a number")));
+        }
+    }
+    let root = root("azure/4-alerts");
+    let errors = root
+        .resources("azurerm_monitor_metric_alert")
+        .find(|block| label(block, 1) == "gateway_errors")
+        .expect("5xx");
+    let criteria = errors.body.get_blocks("criteria").next().expect("criteria");
+    assert_eq!(plain(&errors.body, "window_size"), Some("PT5M".into()));
+    assert_eq!(written(&criteria.body, "threshold"), "local.limits.gateway_errors");
+    assert_eq!(plain(&criteria.body, "aggregation"), Some("Total".into()));
+    let name = plain(&errors.body, "name").expect("a name");
+    let metric = plain(&criteria.body, "metric_name").expect("a metric");
+    found.insert(
+        name.as_str().expect("text").to_owned(),
+        (
+            metric.as_str().expect("text").to_owned(),
+            limits["gateway_errors"].as_f64().expect("a number"),
+        ),
+    );
+    let expected = [
+        ("node-cpu-high", "node_cpu_usage_percentage", 80.0),
+        ("node-memory-high", "node_memory_working_set_percentage", 85.0),
+        ("node-disk-high", "node_disk_usage_percentage", 80.0),
+        ("alb-5xx-errors-high", "ResponseStatus", 10.0),
+        // The mean, in milliseconds: there is no percentile.
+        ("alb-latency-high", "BackendFirstByteResponseTime", 2_000.0),
+        ("unhealthy-hosts", "UnhealthyHostCount", 0.0),
+        ("rds-cpu-high", "cpu_percent", 80.0),
+        // 10 of 64 GB free.
+        ("rds-storage-low", "storage_percent", 84.0),
+        // 800 is more than the smallest server takes at all: four fifths of that.
+        ("rds-connections-high", "active_connections", 272.0),
+    ];
+    let expected: BTreeMap<String, (String, f64)> = expected
+        .map(|(name, metric, above)| (name.to_owned(), (metric.to_owned(), above)))
+        .into();
+    assert_eq!(found, expected);
+
+    // The other four are Prometheus' own: it is asked itself when they fire.
+    let rules: Vec<Value> = pods["pod_alerts"]["value"]
+        .as_object()
+        .expect("rules")
+        .iter()
+        .map(|(name, rule)| {
+            let minutes = rule["during"]
+                .as_str()
+                .and_then(|text| text.strip_prefix("PT"))
+                .expect("minutes");
+            json!({"alert": name, "expr": rule["expression"], "for": minutes.to_lowercase()})
+        })
+        .collect();
+    let names: Vec<&str> = rules.iter().filter_map(|rule| rule["alert"].as_str()).collect();
+    assert_eq!(
+        names,
+        ["node-count-low", "pod-cpu-high", "pod-memory-high", "pod-restart-high"]
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, what: &Value| std::fs::write(dir.path().join(name), what.to_string()).expect("written");
+    write("rules.yml", &json!({"groups": [{"name": "pods", "rules": rules}]}));
+    let ready = |node: &str, values: &str| json!({"series": format!("kube_node_status_condition{{condition=\"Ready\",status=\"true\",node=\"{node}\"}}"), "values": values});
+    let full = |pool: &str| {
+        [0, 1]
+            .map(|number| ready(&format!("aks-{pool}-1-vmss00000{number}"), "1x30"))
+            .to_vec()
+    };
+    let of = |metric: &str, more: &str, values: &str| json!({"series": format!("{metric}{{namespace=\"was\",pod=\"p\",{more}}}"), "values": values});
+    let case = |alert: &str, mut series: Vec<Value>, fires: Value| {
+        if alert != "node-count-low" {
+            series.extend([full("web"), full("was")].concat());
+        }
+        json!({"interval": "1m", "input_series": series, "alert_rule_test": [{"eval_time": "20m", "alertname": alert, "exp_alerts": fires}]})
+    };
+    let fires = |labels: Value| json!([{"exp_labels": labels}]);
+    let pod = || fires(json!({"namespace": "was", "pod": "p"}));
+    let restarts = |values: &str| {
+        vec![of(
+            "kube_pod_container_status_restarts_total",
+            "container=\"c\"",
+            values,
+        )]
+    };
+    let used = |resource: &str, metric: &str, values: &str, limit: &str| {
+        let limit = of(
+            "kube_pod_container_resource_limits",
+            &format!("resource=\"{resource}\""),
+            limit,
+        );
+        vec![of(metric, "container=\"c\"", values), limit]
+    };
+    let few = |pool: &str| fires(json!({"pool": pool}));
+    let cpu = |values: &str| used("cpu", "container_cpu_usage_seconds_total", values, "1x30");
+    let memory = |values: &str| used("memory", "container_memory_working_set_bytes", values, "100x30");
+    let tests = json!([
+        case("node-count-low", [full("web"), full("was")].concat(), json!([])),
+        // A pool of four makes up for no empty one.
+        case(
+            "node-count-low",
+            [full("was"), full("was")].concat()[..2].to_vec(),
+            few("web")
+        ),
+        case(
+            "node-count-low",
+            [
+                full("web"),
+                vec![
+                    ready("aks-was-1-vmss000000", "1x30"),
+                    ready("aks-was-1-vmss000001", "1x10 0x20")
+                ]
+            ]
+            .concat(),
+            few("was")
+        ),
+        // Five times in five minutes, and four.
+        case(
+            "pod-restart-high",
+            restarts("0x14 1 2 3 4 5 5x10"),
+            fires(json!({"namespace": "was", "pod": "p", "container": "c"}))
+        ),
+        case("pod-restart-high", restarts("0x14 1 2 3 4 4 4x10"), json!([])),
+        case("pod-cpu-high", cpu("0+54x30"), pod()),
+        case("pod-cpu-high", cpu("0+48x30"), json!([])),
+        case("pod-memory-high", memory("90x30"), pod()),
+        case("pod-memory-high", memory("80x30"), json!([])),
+    ]);
+    write(
+        "tests.yml",
+        &json!({"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}),
+    );
+    let promtool = support::lab_dir()
+        .canonicalize()
+        .expect("a lab")
+        .join("prometheus/bin/promtool");
+    let judged = Command::new(promtool)
+        .args(["test", "rules", "tests.yml"])
+        .current_dir(dir.path())
+        .output()
+        .expect("promtool");
+    let told = [judged.stdout, judged.stderr].concat();
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&told));
 }
 
 #[test]

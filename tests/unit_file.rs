@@ -16,8 +16,11 @@ fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn unit() -> String {
-    fs::read_to_string(project().join("systemd/planb.service")).expect("the unit file")
+/// The agent's, and the one of a watcher of the primary.
+const UNITS: [&str; 2] = ["planb.service", "planb-watch@.service"];
+
+fn unit(name: &str) -> String {
+    fs::read_to_string(project().join("systemd").join(name)).expect("the unit file")
 }
 
 /// All values of each setting.
@@ -99,10 +102,10 @@ impl Installed {
     }
 
     /// The installed unit with a program that exists on this machine, as verify demands.
-    fn unit_for_analysis(&self) -> PathBuf {
+    fn unit_for_analysis(&self, name: &str) -> PathBuf {
         let program = self.at("usr/local/bin/planb").display().to_string();
-        let installed = fs::read_to_string(self.at("etc/systemd/system/planb.service")).expect("the installed unit");
-        let copy = self.root.path().join("planb.service");
+        let installed = fs::read_to_string(self.at("etc/systemd/system").join(name)).expect("the installed unit");
+        let copy = self.root.path().join(name.replace('@', "@tokyo"));
         fs::write(&copy, installed.replace("/usr/local/bin/planb", &program)).expect("written");
         copy
     }
@@ -118,32 +121,36 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let done = installed.install(&[]);
     assert!(done.status.success(), "{}", text(&done));
     // The manual page is generated; whether it is on this machine is no property of the unit.
-    let verified = analyze(&["verify", "--man=no"], &installed.unit_for_analysis());
-    assert!(
-        verified.status.success() && text(&verified).trim().is_empty(),
-        "{}",
-        text(&verified)
-    );
+    for name in UNITS {
+        let verified = analyze(&["verify", "--man=no"], &installed.unit_for_analysis(name));
+        assert!(
+            verified.status.success() && text(&verified).trim().is_empty(),
+            "{name}: {}",
+            text(&verified)
+        );
+    }
 }
 
 #[test]
 fn the_unit_is_barely_exposed() {
     let installed = Installed::new();
     assert!(installed.install(&[]).status.success());
-    let judged = analyze(
-        &["security", "--offline=true", "--no-pager"],
-        &installed.unit_for_analysis(),
-    );
-    let report = text(&judged);
-    let level = report
-        .rsplit_once("planb.service: ")
-        .and_then(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok());
-    assert!(level.is_some_and(|level| level <= MOST_EXPOSED), "{report}");
+    for name in UNITS {
+        let judged = analyze(
+            &["security", "--offline=true", "--no-pager"],
+            &installed.unit_for_analysis(name),
+        );
+        let report = text(&judged);
+        let level = report
+            .rsplit_once(".service: ")
+            .and_then(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok());
+        assert!(level.is_some_and(|level| level <= MOST_EXPOSED), "{name}: {report}");
+    }
 }
 
 #[test]
 fn the_units_times_fit_the_agents() {
-    let unit = unit();
+    let unit = unit("planb.service");
     let all = settings(&unit);
     let seconds = |name: &str| -> u64 { all[name][0].trim_end_matches('s').parse().expect("seconds") };
     assert!(
@@ -174,10 +181,10 @@ fn installing_again_changes_nothing_and_never_the_configuration() {
     assert_eq!(mode(&installed.at("usr/local/bin/planb")), 0o755);
     assert_eq!(mode(&installed.at("etc/planb")), 0o750);
     assert_eq!(mode(&installed.at("etc/planb/credentials")), 0o700);
-    assert_eq!(
-        fs::read_to_string(installed.at("etc/systemd/system/planb.service")).expect("there"),
-        unit()
-    );
+    for name in UNITS {
+        let there = fs::read_to_string(installed.at("etc/systemd/system").join(name)).expect("there");
+        assert_eq!(there, unit(name));
+    }
 }
 
 #[test]
@@ -200,8 +207,10 @@ fn another_prefix_is_written_into_the_unit() {
     let installed = Installed::new();
     assert!(installed.install(&["--prefix", "/opt/planb"]).status.success());
     assert!(installed.at("opt/planb/bin/planb").is_file());
-    let unit = fs::read_to_string(installed.at("etc/systemd/system/planb.service")).expect("there");
-    assert_eq!(settings(&unit)["ExecStart"], ["/opt/planb/bin/planb agent"]);
+    for (name, does) in UNITS.into_iter().zip(["agent", "watch --name %i"]) {
+        let unit = fs::read_to_string(installed.at("etc/systemd/system").join(name)).expect("there");
+        assert_eq!(settings(&unit)["ExecStart"], [format!("/opt/planb/bin/planb {does}")]);
+    }
 }
 
 #[test]

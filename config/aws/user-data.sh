@@ -17,7 +17,8 @@ curl --fail --silent --show-error --proto '=https' --retry 10 --retry-all-errors
     https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
 echo '${unit}' | base64 --decode >/etc/systemd/system/planb.service
 
-# What the agent is given: each only if it lies in /etc/credstore.encrypted (README.md). The last two raise a fence that is still owed.
+# What the agent is given: each only if it lies in /etc/credstore.encrypted (README.md). planb-primary and petclinic-db raise a fence that is
+# still owed, the last two tell people.
 install -d -m 0700 /etc/credstore.encrypted /etc/systemd/system/planb.service.d
 cat >/etc/systemd/system/planb.service.d/credentials.conf <<'UNIT'
 [Service]
@@ -25,6 +26,8 @@ LoadCredentialEncrypted=planb-source
 LoadCredentialEncrypted=planb-azure
 LoadCredentialEncrypted=planb-primary
 LoadCredentialEncrypted=petclinic-db
+LoadCredentialEncrypted=slack-hook
+LoadCredentialEncrypted=pagerduty-key
 UNIT
 
 # What operators need who type a planned failover or the way home here (make-bundle): az, terraform with its providers, config/azure and

@@ -20,6 +20,7 @@ use crate::serve::board::Board;
 
 pub mod alarm;
 pub mod logging;
+mod memory;
 pub mod notify;
 pub mod runner;
 pub mod schedule;
@@ -101,7 +102,10 @@ impl Agent {
                     Signal::Stop => break,
                     Signal::Reload => self.reload(&mut work).await,
                 },
-                Some(ended) = work.tasks.join_next_with_id() => work.ended(ended),
+                Some(ended) = work.tasks.join_next_with_id() => {
+                    work.ended(ended);
+                    memory::give_back();
+                }
                 () = tokio::time::sleep(wait) => {}
             }
         }

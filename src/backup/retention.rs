@@ -29,7 +29,7 @@ pub struct Holds {
     pub freezes: Vec<Freeze>,
     /// Some operation (a failback, say) is open: orphans are its evidence and stay.
     pub operation_open: bool,
-    /// Backups that somebody is restoring from.
+    /// Backups that somebody is restoring from, or began from and is not home yet.
     pub restoring_from: BTreeSet<BackupId>,
 }
 

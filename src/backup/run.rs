@@ -22,11 +22,13 @@ use crate::dump::pipeline::{PipelineError, Progress};
 use crate::dump::{self, About, Attempt, AttemptError, Dumped, Naming, SourceFacts};
 use crate::mysql::{Address, DbError};
 use crate::source::login::Finder;
+use crate::span;
 use crate::store::{BlobStore, StoreError, Upload};
 
 mod error;
 mod reign;
 mod summary;
+mod trace;
 
 pub use error::RunError;
 pub use summary::RunSummary;
@@ -82,6 +84,18 @@ impl Runner {
     /// # Errors
     /// [`RunError`]. Whatever it is, nothing that list, latest, restore or prune can see was left behind.
     pub async fn run(
+        &self,
+        wanted: &Wanted,
+        observer: &dyn Observer,
+        cancel: &CancellationToken,
+    ) -> Result<RunSummary, RunError> {
+        let span = trace::begun(&self.config.service.site, &wanted.holder);
+        let done = span::traced(span.clone(), self.leased(wanted, observer, cancel)).await?;
+        trace::done(&span, &done);
+        Ok(done)
+    }
+
+    async fn leased(
         &self,
         wanted: &Wanted,
         observer: &dyn Observer,
@@ -200,7 +214,8 @@ impl Runner {
         let mut login_refused = false;
         loop {
             number += 1;
-            let error = match self.attempt(wanted, observer, number, cancel, holding).await {
+            let attempt = self.attempt(wanted, observer, number, cancel, holding);
+            let error = match span::traced(span::work!("attempt", number), attempt).await {
                 Ok(summary) => return Ok(summary),
                 Err(error) => error,
             };
@@ -371,7 +386,7 @@ impl Runner {
             making,
             staged: holding.staged,
         };
-        let dumped = attempt.run(making.run_id, &name, cancel).await;
+        let dumped = span::traced(span::work!("dump"), attempt.run(making.run_id, &name, cancel)).await;
         let (upload, dumped) = dumped.map_err(|error| match error {
             AttemptError::NameTaken(name) => self.name_taken(name, making),
             other => other.into(),
@@ -384,10 +399,9 @@ impl Runner {
             name: upload.name.clone(),
             digest: dumped.digest.clone(),
         });
-        let properties = self
-            .store
-            .commit(&upload, &dumped.blocks, &shelf::metadata(&dumped))
-            .await?;
+        let metadata = shelf::metadata(&dumped);
+        let commit = self.store.commit(&upload, &dumped.blocks, &metadata);
+        let properties = span::traced(span::work!("commit", blob = upload.name), commit).await?;
         Ok((dumped, properties.last_modified))
     }
 

@@ -33,9 +33,11 @@ use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
 use crate::notify::channel;
 use crate::notify::dispatcher::{Announcer, Dispatcher};
+use crate::recovery::journal::Known;
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
 use crate::serve::board::Board;
+use crate::span;
 use crate::store::StoreError;
 use crate::store::retrying::Meter;
 
@@ -188,17 +190,31 @@ impl BackupRunner for Driven {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(RunError::Cancelled),
-            checked = self.check(&cancel, &id) => checked,
+            checked = span::traced(span::work!("check", id = id.as_str()), self.check(&cancel, &id)) => checked,
         }
     }
 
     async fn prove(&self, cancel: CancellationToken) -> Result<Proven, RunError> {
+        span::traced(span::work!("prove"), self.proven(cancel)).await
+    }
+
+    async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
+        span::traced(span::work!("survey"), self.surveyed(cancel)).await
+    }
+
+    async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
+        span::traced(span::work!("prune"), self.pruned(cancel, rpo)).await
+    }
+}
+
+impl Driven {
+    async fn proven(&self, cancel: CancellationToken) -> Result<Proven, RunError> {
         let Some(proving) = &self.config.verify.restore else {
             return Err(RunError::Permanent("verify.restore_to is not configured".to_owned()));
         };
         let stores = self.stores(&cancel).await?;
-        let (survey, is_open, proofs) = self.listed(&stores).await?;
-        if is_open {
+        let (survey, known, proofs) = self.listed(&stores).await?;
+        if known.is_open {
             return Err(RunError::Busy(
                 "a failover is open, and nothing but that touches the second site until it ends".to_owned(),
             ));
@@ -247,7 +263,7 @@ impl BackupRunner for Driven {
         })
     }
 
-    async fn survey(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
+    async fn surveyed(&self, cancel: CancellationToken) -> Result<Survey, RunError> {
         let stores = self.stores(&cancel).await?;
         tokio::select! {
             () = cancel.cancelled() => return Err(RunError::Cancelled),
@@ -265,13 +281,13 @@ impl BackupRunner for Driven {
         Ok(survey)
     }
 
-    async fn prune(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
+    async fn pruned(&self, cancel: CancellationToken, rpo: Rpo) -> Result<String, RunError> {
         let stores = self.stores(&cancel).await?;
-        let (survey, is_open, proofs) = self.listed(&stores).await?;
+        let (survey, known, proofs) = self.listed(&stores).await?;
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
         let clock = open::clock();
-        let mut holds = holds(rpo.state, clock.now(), survey.store_now, is_open);
+        let mut holds = holds(rpo.state, clock.now(), survey.store_now, &known);
         let drilling = drilling(&self.config, &stores).await;
         holds
             .freezes
@@ -295,17 +311,15 @@ impl BackupRunner for Driven {
             }
         })
     }
-}
 
-impl Driven {
     async fn stores(&self, cancel: &CancellationToken) -> Result<open::Stores, RunError> {
         let meter: Arc<dyn Meter> = Arc::clone(&self.board) as Arc<dyn Meter>;
         let stores = open::metered_stores(&self.config, cancel, meter).await;
         stores.map_err(store_error)
     }
 
-    /// Every backup, whether a failover is open, and whether what was found out about them could be put in.
-    async fn listed(&self, stores: &open::Stores) -> Result<(Survey, bool, Result<(), StoreError>), RunError> {
+    /// Every backup, what the journal says of them, and whether what was found out about them could be put in.
+    async fn listed(&self, stores: &open::Stores) -> Result<(Survey, Known, Result<(), StoreError>), RunError> {
         let prefix = &self.config.store.prefix;
         let known = open::journal(&self.config, stores).known().await.map_err(store_error)?;
         let listed = shelf::list(
@@ -317,8 +331,7 @@ impl Driven {
         let mut entries = listed.await.map_err(store_error)?;
         let store_now = stores.backups.now().await.map_err(store_error)?;
         let proofs = self.ledger.join(stores.control.as_ref(), prefix, &mut entries).await;
-        let is_open = known.is_open;
-        Ok((Survey { entries, store_now }, is_open, proofs))
+        Ok((Survey { entries, store_now }, known, proofs))
     }
 
     async fn check(&self, cancel: &CancellationToken, id: &BackupId) -> Result<Checked, RunError> {

@@ -2,7 +2,6 @@
 //!
 //! The exit codes are those of monitoring plugins, not PlanB's own: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,19 +11,20 @@ use serde_json::json;
 use super::failure::{Failure, told};
 use super::operation::standing_line;
 use super::status::rpo_of;
-use super::{Common, open};
+use super::{Common, dark, notify, open};
 use crate::backup::claim;
 use crate::backup::entry::Standing;
 use crate::backup::lease::Record;
-use crate::config::{Config, Login, Place, Tls};
-use crate::doctor::check::{self, Backups, Level, Line, Recovery, line};
-use crate::prepare::certificate::ends_of;
-use crate::recovery::journal::{JournalError, Position};
+use crate::config::steps::At;
+use crate::config::{Config, Place};
+use crate::doctor::check::{self, Backups, Dark, Level, Line, Recovery, line};
+use crate::recovery::journal::{JournalError, Known, Position};
 use crate::recovery::plan::Site;
 use crate::recovery::state::Progress;
-use crate::secret::SecretRef;
-use crate::secret::resolver::Resolver;
 use crate::store::BlobStore;
+
+mod credentials;
+mod versions;
 
 /// Monitoring systems give up after a minute.
 const WITHIN: Duration = Duration::from_secs(45);
@@ -109,36 +109,51 @@ fn one_line(looked: &Looked, level: Level) -> String {
 async fn look(config: &Config) -> Looked {
     let mut perfdata = String::new();
     let mut lines = Vec::new();
+    let mut standing = None;
     match open::stores_for_a_person(config).await {
-        Ok(stores) => match backups(config, &stores).await {
-            Ok((found, figures)) => {
-                lines.extend(found);
-                perfdata = figures;
-                lines.push(lease(config, stores.control.as_ref()).await);
-                lines.extend(recovery(open::journal(config, &stores).read().await));
+        Ok(stores) => {
+            let journal = open::journal(config, &stores).read().await;
+            match backups(config, &stores, &journal).await {
+                Ok((found, figures)) => {
+                    lines.extend(found);
+                    perfdata = figures;
+                    lines.push(lease(config, stores.control.as_ref()).await);
+                    standing = journal.as_ref().ok().map(|position| position.state.standing.clone());
+                    lines.extend(recovery(journal));
+                    let untold = notify::untold(config, &stores).await;
+                    lines.push(check::untold(
+                        untold.len(),
+                        untold.first().map(|one| one.channel.as_str()),
+                    ));
+                    lines.extend(dark(config, &stores).await);
+                }
+                Err(why) => lines.push(line(Level::Critical, "store", why)),
             }
-            Err(why) => lines.push(line(Level::Critical, "store", why)),
-        },
+        }
         Err(error) => lines.push(line(Level::Critical, "store", told(&error))),
     }
-    lines.extend(secrets(config).await);
-    let now = open::clock().now();
-    for (key, path) in authorities(config) {
-        lines.push(match tokio::fs::read(path).await {
-            Ok(pem) => check::certificates(key, &ends_of(&pem), now),
-            Err(error) => line(
-                Level::Critical,
-                "certificates",
-                format!("{key} cannot be read: {error}"),
-            ),
-        });
-    }
+    // Each has bounds of its own, and none waits for another.
+    let (secrets, presented, versions) = tokio::join!(
+        credentials::secrets(config),
+        credentials::presented(config, standing.as_ref()),
+        versions::compared(config),
+    );
+    lines.extend(secrets);
+    lines.extend(credentials::authorities(config).await);
+    lines.extend(presented);
+    lines.extend(versions);
     lines.extend(disk(config));
     Looked { lines, perfdata }
 }
 
-async fn backups(config: &Config, stores: &open::Stores) -> Result<(Vec<Line>, String), String> {
-    let entries = open::listing(config, stores).await.map_err(|error| told(&error))?;
+async fn backups(
+    config: &Config,
+    stores: &open::Stores,
+    journal: &Result<Position, JournalError>,
+) -> Result<(Vec<Line>, String), String> {
+    let known = Known::of(journal).map_err(|error| told(&error))?;
+    let listed = open::listing_by(config, stores, &known).await;
+    let entries = listed.map_err(|error| told(&error))?;
     let now = stores.backups.now().await.map_err(|error| told(&error))?;
     let age = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
     let facts = Backups {
@@ -202,59 +217,33 @@ fn recovery(position: Result<Position, JournalError>) -> Vec<Line> {
     })
 }
 
-/// Every secret that the configuration names, by its key, asked for once.
-async fn secrets(config: &Config) -> Vec<Line> {
-    let mut named: Vec<(&'static str, &SecretRef)> = Vec::new();
-    if let Login::Password(password) = &config.source.login {
-        named.push(("source.password", password));
+/// What was found the last time that somebody looked at what would fail in the dark; nothing where there is no plan.
+async fn dark(config: &Config, stores: &open::Stores) -> Vec<Line> {
+    if config.failover_steps.is_empty() {
+        return Vec::new();
     }
-    for (key, server) in [
-        ("standby.password", &config.standby),
-        ("primary.password", &config.primary),
-    ] {
-        named.extend(server.as_ref().map(|server| (key, &server.password)));
-    }
-    named.extend(
-        config
-            .accounts
-            .iter()
-            .map(|account| ("accounts.password", &account.password)),
-    );
-    named.extend(
-        config
-            .serve
-            .as_ref()
-            .and_then(|serve| serve.token.as_ref())
-            .map(|token| ("serve.token", token)),
-    );
-    let resolver = Resolver::for_config(config);
+    let has_runner = dark::steps_of(config, At::Runner).next().is_some();
+    let now = match stores.control.now().await {
+        Ok(now) => now,
+        Err(error) => return vec![line(Level::Unknown, "dark", told(&error))],
+    };
+    let places = [Some(At::Operator), has_runner.then_some(At::Runner)];
     let mut lines = Vec::new();
-    for (key, secret) in &named {
-        if let Err(error) = resolver.resolve(secret).await {
-            lines.push(line(
-                Level::Warning,
-                "secrets",
-                format!("{key} cannot be had from here: {}", told(&error)),
-            ));
-        }
-    }
-    if lines.is_empty() {
-        lines.push(line(Level::Ok, "secrets", format!("{} can be had", named.len())));
+    for place in places.into_iter().flatten() {
+        lines.push(match dark::looked(config, stores, place).await {
+            Ok(looked) => check::dark(
+                dark::word(place),
+                looked.as_ref().map(|one| Dark {
+                    age: Duration::try_from(now.duration_since(one.at)).unwrap_or_default(),
+                    errors: one.errors,
+                    worst: one.worst.first().map(String::as_str),
+                }),
+                config.doctor.dark_schedule.is_some(),
+            ),
+            Err(why) => line(Level::Unknown, "dark", why),
+        });
     }
     lines
-}
-
-fn authorities(config: &Config) -> Vec<(&'static str, &Path)> {
-    let source = (config.source.tls == Tls::Required).then_some(("source.tls_ca", config.source.tls_ca.as_deref()));
-    let servers = [("standby.tls_ca", &config.standby), ("primary.tls_ca", &config.primary)];
-    let servers = servers
-        .into_iter()
-        .filter_map(|(key, server)| Some((key, server.as_ref()?.tls_ca.as_deref())));
-    source
-        .into_iter()
-        .chain(servers)
-        .filter_map(|(key, path)| Some((key, path?)))
-        .collect()
 }
 
 /// Nothing is spooled to this machine: room matters only where the store is a directory.

@@ -6,9 +6,15 @@ use super::Common;
 use super::failure::Failure;
 use super::open;
 use crate::config::warnings::warnings;
+use crate::steps::plan;
 
 pub fn run(common: &Common) -> Result<(), Failure> {
     let config = open::config(common)?;
+    // Where what makes no plan is found: not in the night in which it is needed.
+    let mistakes = plan::check(&config);
+    if !mistakes.is_empty() {
+        return Err(Failure::Usage(mistakes.join("\nplanb: ")));
+    }
     let warnings = warnings(&config);
     if common.json {
         let list: Vec<_> = warnings

@@ -28,7 +28,7 @@ mod outside;
 mod roots;
 mod secrets;
 
-pub use outside::{manifests_images, registry};
+pub use outside::{asked_over_https, greet, manifests_images, registry};
 pub use roots::{environment_of, programs, terraform_roots};
 
 /// A whole look; a plan of each stage may take minutes.

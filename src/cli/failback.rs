@@ -1,21 +1,21 @@
 //! `planb failback`: the service goes home, with what the standby took in; or, where it never served, the stages go.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::operation::{Desk, Opening, OperationArgs, confirm, refuse, standing_json, standing_line, unanswered};
+use super::operation::{Desk, Opening, OperationArgs, confirm, refuse, standing_json, unanswered};
 use super::screen::Screen;
-use super::{Common, fences, open};
+use super::{Common, fences, open, outlook, target};
 use crate::recovery::engine::Rest;
 use crate::recovery::event::{Accepted, Ended, Event};
 use crate::recovery::journal::Position;
-use crate::recovery::plan::{Aim, Place, Plan, Site};
-use crate::recovery::rules::{Facts, Limits, against};
-use crate::steps;
+use crate::recovery::plan::{Aim, Place, Plan, Role, Site};
+use crate::recovery::rules::{Facts, Limits, Refusal, against};
+use crate::secret::resolver::Resolver;
+use crate::steps::{self, presence};
 
 #[derive(Debug, Args)]
 #[command(
@@ -98,29 +98,20 @@ async fn act(desk: &Desk, args: &FailbackArgs, accepted: Vec<Accepted>) -> Resul
             }
         }
     }
-    let facts = Facts {
-        primary: None,
-        chosen: None,
-        proven_at: None,
-        now: desk.stores.backups.now().await?,
-    };
-    let limits = Limits {
-        max_loss: desk.config.failover.max_loss,
-        proof_max_age: desk.config.verify.proof_max_age,
-    };
-    let refusals = against(aim, &position.state, &facts, &limits);
-    refuse(&unanswered(refusals, &accepted))?;
+    let look = look(desk, aim, &plan, &position).await?;
     if !desk.json {
-        eprintln!("now       {}", standing_line(&position));
-        eprintln!("way       {}", told(aim));
+        for line in &look.lines {
+            eprintln!("{line}");
+        }
     }
+    refuse(&unanswered(look.refusals, &accepted))?;
     confirm(&args.operation, &desk.config, desk.json)?;
     let opening = Opening {
         aim,
         plan,
         backup: None,
         pinned: false,
-        facts: BTreeMap::from([("now".to_owned(), standing_line(&position))]),
+        facts: outlook::facts(&look.lines),
         accepted,
     };
     let position = desk.begin(&position, opening).await?;
@@ -136,25 +127,111 @@ fn told(aim: Aim) -> &'static str {
     }
 }
 
+/// Everything that is known before anything is done.
+struct Look {
+    lines: Vec<String>,
+    refusals: Vec<Refusal>,
+}
+
+/// Asks who is to be reached; touches nothing.
+async fn look(desk: &Desk, aim: Aim, plan: &Plan, position: &Position) -> Result<Look, Failure> {
+    let mut lines = outlook::lines(desk, position).await;
+    lines.push(format!("way       {}", told(aim)));
+    // What the runner does, it must reach; nobody can ask for it from here.
+    let is_reached_from_here = plan.with_role(at_the_primary).any(|step| step.at == Place::Operator);
+    let primary = match (&desk.config.primary, aim) {
+        (Some(primary), Aim::Failback) if is_reached_from_here => {
+            let resolver = Resolver::for_config(&desk.config);
+            let address = async {
+                let address = target::standby(primary, &resolver).await;
+                address.map_err(|failure| failure.message().to_owned())
+            };
+            Some(presence::of(address).await)
+        }
+        _ => None,
+    };
+    lines.extend(primary.as_ref().map(outlook::answer_line));
+    lines.extend(keeps(plan));
+    let facts = Facts {
+        primary,
+        chosen: None,
+        proven_at: None,
+        now: desk.stores.backups.now().await?,
+    };
+    let limits = Limits {
+        max_loss: desk.config.failover.max_loss,
+        proof_max_age: desk.config.verify.proof_max_age,
+    };
+    Ok(Look {
+        lines,
+        refusals: against(aim, &position.state, &facts, &limits),
+    })
+}
+
+/// Whether a step works on the primary's database.
+fn at_the_primary(role: Role) -> bool {
+    matches!(
+        role,
+        Role::Preserve(Site::Primary)
+            | Role::Restore(Site::Primary)
+            | Role::Verify(Site::Primary)
+            | Role::Open(Site::Primary)
+    )
+}
+
+/// What is kept aside, what is replaced, and what goes for good.
+fn keeps(plan: &Plan) -> Vec<String> {
+    let names = |is: fn(Role) -> bool| {
+        let names: Vec<&str> = plan.with_role(is).map(|step| step.name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let mut lines = Vec::new();
+    if let Some(step) = names(|role| matches!(role, Role::Preserve(_))) {
+        lines.push(format!(
+            "kept      what the primary has and the standby never got, under preserved/, and as SQL what differs ({step})"
+        ));
+    }
+    if let Some(step) = names(|role| matches!(role, Role::Restore(Site::Primary))) {
+        lines.push(format!(
+            "replaced  the primary's tables, by the standby's last backup; the old ones stay beside them as planb_old_… ({step})"
+        ));
+    }
+    if let Some(steps) = names(|role| role == Role::Destroy) {
+        lines.push(format!("destroyed {steps}; never stage 1, never a backup"));
+    }
+    lines
+}
+
 async fn show(desk: &Desk, position: &Position) -> Result<(), Failure> {
     let (aim, plan) = way(desk, position)?;
-    let (entries, _) = desk.journal.history().await?;
-    let usual = super::history::usual(&entries);
+    let look = look(desk, aim, &plan, position).await?;
+    let usual = outlook::earlier(desk).await?;
+    let expected = outlook::expected(&plan, &usual);
+    let hour = outlook::hour(desk, position.state.standing.stage, None).await?;
     if desk.json {
-        let steps: Vec<_> = plan
-            .steps
-            .iter()
-            .map(|step| json!({"name": step.name, "kind": step.kind, "at": step.at.name(), "needs": step.needs, "expected_seconds": usual.get(&step.name)}))
-            .collect();
         println!(
             "{}",
-            json!({"v": 1, "command": "planb failback", "way": told(aim), "standing": standing_json(position), "steps": steps})
+            json!({
+                "v": 1, "command": "planb failback", "way": told(aim), "standing": standing_json(position),
+                "facts": outlook::facts(&look.lines), "steps": outlook::steps_json(&plan, aim, position, &usual),
+                "expected_seconds": expected.seconds, "expected_is_unknown_of": expected.unknown,
+                "saves_per_hour": outlook::hour_json(hour.as_ref()), "refused": outlook::refusals_json(&look.refusals),
+            })
         );
         return Ok(());
     }
     println!("planb failback: this is what it would do; nothing was touched.\n");
-    println!("now       {}", standing_line(position));
-    println!("way       {}\n", told(aim));
-    print!("{}", super::history::table(&plan, position, &usual));
+    for line in &look.lines {
+        println!("{line}");
+    }
+    println!();
+    print!("{}", outlook::table(&plan, aim, position, &usual));
+    println!("\n{}", expected.line(plan.steps.len(), None));
+    if let Some((cost, currency)) = hour {
+        println!("about {cost:.2} {currency} an hour less once the stages are gone, by list prices (planb cost)");
+    }
+    for line in outlook::refusals(&look.refusals) {
+        println!("{line}");
+    }
     Ok(())
 }

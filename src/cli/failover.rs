@@ -9,11 +9,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::operation::{Desk, Opening, OperationArgs, confirm, loss, refuse, standing_json, standing_line, unanswered};
+use super::operation::{Desk, Opening, OperationArgs, confirm, loss, refuse, standing_json, unanswered};
 use super::screen::Screen;
-use super::{Common, open, present};
-use crate::backup::entry::{Entry, Standing};
-use crate::mysql::DbError;
+use super::{Common, open, outlook, present, target};
+use crate::backup::entry::{Entry, Standing, good_ones};
 use crate::recovery::engine::Rest;
 use crate::recovery::event::Accepted;
 use crate::recovery::journal::Position;
@@ -21,10 +20,7 @@ use crate::recovery::plan::{Aim, Place, Plan};
 use crate::recovery::rules::{Answer, Candidate, Facts, Limits, Refusal, against};
 use crate::secret::resolver::Resolver;
 use crate::source::login::Finder;
-use crate::steps;
-
-/// A primary that does not answer within this is taken for gone.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
+use crate::steps::{self, presence};
 
 #[derive(Debug, Args)]
 #[command(
@@ -115,6 +111,8 @@ async fn act(desk: &Desk, args: &FailoverArgs, accepted: Vec<Accepted>) -> Resul
 pub struct Look {
     aim: Aim,
     plan: Plan,
+    /// Where the service stands, line by line.
+    stands: Vec<String>,
     primary: Option<Answer>,
     chosen: Option<Candidate>,
     proven_at: Option<Timestamp>,
@@ -142,12 +140,8 @@ impl Look {
     }
 
     fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        match &self.primary {
-            Some(Answer::Healthy(what)) => lines.push(format!("primary   answers: {what}")),
-            Some(Answer::Gone(why)) => lines.push(format!("primary   does not answer from here: {why}")),
-            None => {}
-        }
+        let mut lines = self.stands.clone();
+        lines.extend(self.primary.as_ref().map(outlook::answer_line));
         if let Some(candidate) = &self.chosen {
             lines.push(format!("backup    {}", candidate.backup.id));
             lines.push(match self.aim {
@@ -167,12 +161,7 @@ impl Look {
     }
 
     fn facts(&self) -> BTreeMap<String, String> {
-        let lines = self.lines();
-        lines
-            .iter()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
-            .collect()
+        outlook::facts(&self.lines())
     }
 }
 
@@ -213,6 +202,7 @@ pub async fn look(desk: &Desk, args: &FailoverArgs, position: &Position) -> Resu
     Ok(Look {
         aim,
         plan,
+        stands: outlook::lines(desk, position).await,
         primary,
         chosen,
         proven_at,
@@ -244,85 +234,44 @@ fn candidate(entries: &[Entry], args: &FailoverArgs) -> Result<Option<Candidate>
         }
         None => None,
     };
-    let good = entries
-        .iter()
-        .filter(|entry| entry.standing == Standing::Good && until.is_none_or(|until| entry.consistent_at <= until));
-    Ok(good
-        .max_by_key(|entry| entry.consistent_at)
-        .map(|entry| of(entry, until.is_some())))
+    let good = good_ones(entries)
+        .into_iter()
+        .find(|entry| until.is_none_or(|until| entry.consistent_at <= until));
+    Ok(good.map(|entry| of(entry, until.is_some())))
 }
 
-/// A login and a query, as the account that takes backups.
+/// As the account that takes backups; where the way to it is not to be had (AWS's interface and secrets may be away while the
+/// database is well), as the one that fences.
 async fn ask_primary(desk: &Desk) -> Answer {
     let finder = Finder::new(desk.config.source.clone(), Resolver::for_config(&desk.config));
-    let asked = async {
-        let address = finder.address().await.map_err(|error| error.to_string())?;
-        let mut session = match address.connect().await {
-            Ok(session) => session,
-            // Whoever refuses a login is there.
-            Err(error @ (DbError::Login { .. } | DbError::Locked { .. } | DbError::Denied { .. })) => {
-                return Ok(error.to_string());
-            }
-            Err(error) => return Err(error.to_string()),
-        };
-        let version = session
-            .scalar("SELECT VERSION()")
-            .await
-            .map_err(|error| error.to_string())?;
-        session.close().await;
-        Ok::<String, String>(format!("{}:{}, {version}", address.host, address.port))
+    let first = presence::of(async { finder.address().await.map_err(|error| error.to_string()) }).await;
+    let (Answer::Unasked(why), Some(primary)) = (&first, &desk.config.primary) else {
+        return first;
     };
-    match tokio::time::timeout(ANSWERS_WITHIN, asked).await {
-        Ok(Ok(what)) => Answer::Healthy(what),
-        Ok(Err(why)) => Answer::Gone(why),
-        Err(_) => Answer::Gone(format!("no answer within {} s", ANSWERS_WITHIN.as_secs())),
-    }
-}
-
-/// What an hour costs while the stage stands; none for stage 1, which stands always.
-async fn hour(desk: &Desk, look: &Look) -> Result<Option<(f64, String)>, Failure> {
-    let Aim::Failover { stage: stage @ 2.., .. } = look.aim else {
-        return Ok(None);
+    let resolver = Resolver::for_config(&desk.config);
+    let address = async {
+        let address = target::standby(primary, &resolver).await;
+        address.map_err(|failure| format!("{why}; [primary]: {}", failure.message()))
     };
-    let prices = super::cost::prices(&desk.config)?;
-    let entries = open::listing(&desk.config, &desk.stores).await?;
-    let chosen = look.chosen.as_ref().map(|candidate| candidate.backup.id.as_str());
-    let raw_bytes = entries
-        .iter()
-        .find(|entry| Some(entry.id.as_str()) == chosen)
-        .map_or(0, |entry| entry.raw_bytes);
-    Ok(Some((
-        crate::cost::bill::hour_of(&prices, stage, raw_bytes),
-        prices.currency.clone(),
-    )))
+    presence::of(address).await
 }
 
 /// `--plan`
 async fn show(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<(), Failure> {
     let look = look(desk, args, position).await?;
-    let (entries, _) = desk.journal.history().await?;
-    let minutes = super::history::usual(&entries);
-    let hour = hour(desk, &look).await?;
+    let usual = outlook::earlier(desk).await?;
+    let expected = outlook::expected(&look.plan, &usual);
+    let chosen = look.chosen.as_ref().map(|candidate| candidate.backup.id.as_str());
+    let hour = outlook::hour(desk, args.stage.unwrap_or(2), chosen).await?;
     if desk.json {
-        let steps: Vec<_> = look
-            .plan
-            .steps
-            .iter()
-            .map(|step| {
-                json!({
-                    "name": step.name, "kind": step.kind, "stage": step.stage, "at": step.at.name(), "needs": step.needs,
-                    "timeout_seconds": step.timeout_seconds, "expected_seconds": minutes.get(&step.name),
-                })
-            })
-            .collect();
         println!(
             "{}",
             json!({
-                "v": 1, "command": look.aim.command(), "standing": standing_json(position), "facts": look.facts(), "steps": steps,
-                "cost_per_hour": hour.as_ref().map(|(cost, currency)| json!({"cost": (cost * 1e4).round() / 1e4, "currency": currency})),
-                "refused": look.refusals.iter().map(|refusal| json!({
-                    "rule": refusal.rule.name(), "why": refusal.why, "can_be_accepted": refusal.rule.can_be_waived(),
-                })).collect::<Vec<_>>(),
+                "v": 1, "command": look.aim.command(), "standing": standing_json(position), "facts": look.facts(),
+                "steps": outlook::steps_json(&look.plan, look.aim, position, &usual),
+                "expected_seconds": expected.seconds, "expected_is_unknown_of": expected.unknown,
+                "cost_per_hour": outlook::hour_json(hour.as_ref()),
+                "refused": outlook::refusals_json(&look.refusals),
             })
         );
         return Ok(());
@@ -331,34 +280,23 @@ async fn show(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<(
         "{}: this is what it would do; nothing was touched.\n",
         look.aim.command()
     );
-    println!("now       {}", standing_line(position));
     for line in look.lines() {
         println!("{line}");
     }
     println!();
-    print!("{}", super::history::table(&look.plan, position, &minutes));
-    let longest = super::history::longest(&look.plan, &minutes);
-    match longest {
-        Some(seconds) => println!(
-            "\nabout {} in all, going by earlier runs (target: {})",
-            present::duration(Duration::from_secs_f64(seconds)),
-            present::duration(desk.config.targets.rto)
-        ),
-        None => println!("\nhow long it takes is not known before it was done once: rehearse it"),
-    }
+    print!("{}", outlook::table(&look.plan, look.aim, position, &usual));
+    println!(
+        "\n{}",
+        expected.line(look.plan.steps.len(), Some(desk.config.targets.rto))
+    );
     if let Some((cost, currency)) = hour {
         println!("about {cost:.2} {currency} an hour while it stands, by list prices (planb cost)");
     }
     if look.plan.steps.iter().any(|step| step.at == Place::Runner) {
         println!("steps at the runner wait until planb runner is up inside the second cloud's network");
     }
-    for refusal in &look.refusals {
-        let way = if refusal.rule.can_be_waived() {
-            format!(" (to answer for it: --accept {}=REASON)", refusal.rule.name())
-        } else {
-            String::new()
-        };
-        println!("stands against it: {}: {}{way}", refusal.rule.name(), refusal.why);
+    for line in outlook::refusals(&look.refusals) {
+        println!("{line}");
     }
     Ok(())
 }

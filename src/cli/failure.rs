@@ -7,6 +7,7 @@ use crate::backup::lease::LeaseError;
 use crate::backup::run::RunError;
 use crate::config::parse::ConfigError;
 use crate::dump::AttemptError;
+use crate::recovery::rules::Rule;
 use crate::restore::RestoreError;
 use crate::secret::SecretError;
 use crate::source::login::LoginError;
@@ -32,6 +33,11 @@ pub enum Failure {
 impl Failure {
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed(message.into())
+    }
+
+    /// By one rule, that nobody can answer for.
+    pub fn refused(rule: Rule, why: &str) -> Self {
+        Self::Refused(format!("{}: {why}", rule.name()))
     }
 
     pub fn exit_code(&self) -> u8 {
@@ -105,7 +111,8 @@ impl From<ClaimError> for Failure {
 impl From<LeaseError> for Failure {
     fn from(error: LeaseError) -> Self {
         match error {
-            LeaseError::Held { .. } | LeaseError::Lost { .. } => Self::Refused(told(&error)),
+            LeaseError::Held { .. } => Self::refused(Rule::LeaseHeld, &told(&error)),
+            LeaseError::Lost { .. } => Self::refused(Rule::LeaseLost, &told(&error)),
             LeaseError::Store { .. } => Self::Failed(told(&error)),
         }
     }

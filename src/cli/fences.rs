@@ -20,9 +20,11 @@ use crate::steps::{Executor, Tell};
 /// One look at a server that may be gone.
 const WITHIN: Duration = Duration::from_secs(90);
 const LEASE_FOR: Duration = Duration::from_secs(30);
+/// Times that it is written again, whoever works on the operation having been faster.
+const WORDS: u32 = 10;
 
-/// Does nothing where no fence is pending, or an operation is open (which raises it itself). What goes wrong is told, and
-/// tried again with the next look.
+/// Does nothing where no fence is pending, or an operation may still take it back or open that site. What goes wrong is told,
+/// and tried again with the next look.
 pub async fn try_again(config: &Config, stores: &open::Stores, announce: &dyn Announce) {
     let journal = open::journal(config, stores);
     // A journal that cannot be read is told where it stands in the way.
@@ -39,7 +41,7 @@ pub async fn try_again(config: &Config, stores: &open::Stores, announce: &dyn An
     let Some(site) = standing.pending_fences().next() else {
         return;
     };
-    if position.state.open().is_some() {
+    if !position.state.may_fence(site) {
         return;
     }
     let tried = match config.accounts.is_empty() {
@@ -78,13 +80,17 @@ pub async fn raise(config: &Config, stores: &open::Stores, position: &Position, 
     }
 }
 
-/// Under the operator's lease, so that nobody opens an operation between our look and our entry.
+/// Where none is open, under the operator's lease, so that nobody opens an operation between our look and our entry. In an open
+/// one whoever works on it holds that, and of two entries the journal takes one.
 async fn note(config: &Config, stores: &open::Stores, journal: &Journal, position: &Position, site: Site) {
     let by = By {
         who: "agent".to_owned(),
         host: lease::host_name(),
         run: format!("{:016x}", rand::random::<u64>()),
     };
+    if position.state.open().is_some() {
+        return told_of(beside(journal, position, &by, site).await, site);
+    }
     let who = Who {
         holder: by.who.clone(),
         run_id: by.run.clone(),
@@ -105,12 +111,33 @@ async fn note(config: &Config, stores: &open::Stores, journal: &Journal, positio
             .append(position, &by, Event::FenceProven { site, standing })
             .await
     };
-    match written.await {
-        Ok(_) => tracing::info!(%site, "the fence is proven now: it takes no more writes of the application"),
-        Err(error) => tracing::warn!(%site, %error, "the fence is proven, and that is not written down yet"),
-    }
+    told_of(written.await, site);
     if let Err(error) = lease.release().await {
         tracing::debug!(error = told(&error), "the lease was not given back");
+    }
+}
+
+/// Into the operation that is under way, as long as the fence is pending there.
+async fn beside(journal: &Journal, position: &Position, by: &By, site: Site) -> Result<Position, JournalError> {
+    let mut position = position.clone();
+    for _ in 0..WORDS {
+        let mut standing = position.state.standing.clone();
+        if !position.state.may_fence(site) || standing.proven(site).is_err() {
+            break;
+        }
+        let event = Event::FenceProven { site, standing };
+        match journal.append(&position, by, event).await {
+            Err(JournalError::Raced) => position = journal.read().await?,
+            done => return done,
+        }
+    }
+    Err(JournalError::Raced)
+}
+
+fn told_of(written: Result<Position, JournalError>, site: Site) {
+    match written {
+        Ok(_) => tracing::info!(%site, "the fence is proven now: it takes no more writes of the application"),
+        Err(error) => tracing::warn!(%site, %error, "the fence is proven, and that is not written down yet"),
     }
 }
 

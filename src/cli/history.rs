@@ -1,16 +1,13 @@
-//! `planb history`: who did what, when, how long, with what result; and what earlier runs say of the next.
+//! `planb history`: who did what, when, how long, with what result.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::outlook::durations;
 use super::{Common, open, present};
 use crate::recovery::event::{Ended, Entry, Event};
-use crate::recovery::journal::Position;
-use crate::recovery::plan::{Plan, Step};
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
     let config = open::config(common)?;
@@ -21,7 +18,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     if common.json {
         println!(
             "{}",
-            json!({"v": 1, "entries": entries, "drills": drills, "unreadable": unreadable})
+            json!({"v": 1, "entries": timed(&entries), "drills": timed(&drills), "unreadable": unreadable})
         );
         return Ok(());
     }
@@ -36,19 +33,43 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Each entry as the journal has it, and how long it took what ends with it.
+fn timed(entries: &[Entry]) -> Vec<Value> {
+    let with = |(entry, seconds): (&Entry, Option<f64>)| {
+        let mut value = json!(entry);
+        if let Some(object) = value.as_object_mut() {
+            object.insert("took_seconds".to_owned(), json!(seconds));
+        }
+        value
+    };
+    entries.iter().zip(durations(entries)).map(with).collect()
+}
+
 fn print(entries: &[Entry], what: &str) {
     let mut operation = 0;
-    for entry in entries {
+    for (entry, seconds) in entries.iter().zip(durations(entries)) {
         if entry.operation != operation {
             operation = entry.operation;
             println!("\n{what} {operation}");
         }
         let who = format!("{} on {}", entry.by.who, entry.by.host);
-        println!("  {}  {:<22} {}", present::time(entry.at), who, told(&entry.event));
+        let took = seconds.map_or_else(String::new, |seconds| {
+            format!(
+                " after {}",
+                present::duration(Duration::from_secs_f64(seconds.max(0.0)))
+            )
+        });
+        println!(
+            "  {}  {:<22} {}",
+            present::time(entry.at),
+            who,
+            told(&entry.event, &took)
+        );
     }
 }
 
-fn told(event: &Event) -> String {
+/// `took`: with a blank before it, or nothing.
+fn told(event: &Event, took: &str) -> String {
     match event {
         Event::Opened {
             aim, backup, accepted, ..
@@ -75,13 +96,13 @@ fn told(event: &Event) -> String {
             } else {
                 format!(": {}", outcome.note)
             };
-            format!("{step} {how}{note}")
+            format!("{step} {how}{took}{note}")
         }
-        Event::Failed { step, error, .. } => format!("{step} failed: {error}"),
+        Event::Failed { step, error, .. } => format!("{step} failed{took}: {error}"),
         Event::Renewed { backup } => format!("a newer backup takes its place: {}", backup.id),
         Event::Abandoning { reason } => format!("to be taken back: {reason}"),
         Event::TakingBack { step, .. } => format!("{step} is being taken back"),
-        Event::TakenBack { step, note } => format!("{step} taken back: {note}"),
+        Event::TakenBack { step, note } => format!("{step} taken back{took}: {note}"),
         Event::FenceProven { site, .. } => format!("the fence of the {site} is proven now"),
         Event::Ended { how, standing } => {
             let how = match how {
@@ -90,68 +111,7 @@ fn told(event: &Event) -> String {
                 Ended::GivenUp => "given up",
             };
             let serving = standing.serving.map_or("nobody", crate::recovery::plan::Site::name);
-            format!("{how}; serving: {serving}, epoch {}", standing.epoch())
+            format!("{how}{took}; serving: {serving}, epoch {}", standing.epoch())
         }
     }
-}
-
-/// Seconds that each step usually took: the median of those that did something.
-pub fn usual(entries: &[Entry]) -> BTreeMap<String, f64> {
-    let mut begun: BTreeMap<(u64, &str), Timestamp> = BTreeMap::new();
-    let mut took: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for entry in entries {
-        match &entry.event {
-            Event::Started { step, .. } => {
-                begun.insert((entry.operation, step), entry.at);
-            }
-            Event::Done { step, outcome } if !outcome.found => {
-                if let Some(since) = begun.remove(&(entry.operation, step.as_str())) {
-                    let seconds = entry.at.duration_since(since).as_secs_f64();
-                    took.entry(step.clone()).or_default().push(seconds);
-                }
-            }
-            _ => {}
-        }
-    }
-    took.into_iter()
-        .filter_map(|(step, mut times)| {
-            times.sort_by(f64::total_cmp);
-            Some((step, *times.get(times.len() / 2)?))
-        })
-        .collect()
-}
-
-/// Seconds along the longest chain of steps; none where one of them was never done.
-pub fn longest(plan: &Plan, usual: &BTreeMap<String, f64>) -> Option<f64> {
-    fn until(plan: &Plan, usual: &BTreeMap<String, f64>, step: &Step) -> Option<f64> {
-        let mut latest = 0.0_f64;
-        for need in &step.needs {
-            latest = latest.max(until(plan, usual, plan.step(need)?)?);
-        }
-        Some(latest + usual.get(&step.name)?)
-    }
-    let ends: Option<Vec<f64>> = plan.steps.iter().map(|step| until(plan, usual, step)).collect();
-    ends?.into_iter().max_by(f64::total_cmp)
-}
-
-/// The steps as a table.
-pub fn table(plan: &Plan, position: &Position, usual: &BTreeMap<String, f64>) -> String {
-    let heading = ["step", "stage", "kind", "where", "needs", "usually", "stands"];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    for step in &plan.steps {
-        let stands = position.state.standing.outputs.contains_key(&step.name);
-        rows.push(vec![
-            step.name.clone(),
-            step.stage.to_string(),
-            step.kind.clone(),
-            step.at.name().to_owned(),
-            step.needs.join(", "),
-            usual.get(&step.name).map_or_else(
-                || "-".to_owned(),
-                |seconds| present::duration(Duration::from_secs_f64(*seconds)),
-            ),
-            if stands { "yes" } else { "" }.to_owned(),
-        ]);
-    }
-    present::table(&rows)
 }

@@ -27,6 +27,7 @@ mod history;
 mod notify;
 mod open;
 mod operation;
+mod outlook;
 mod prepare;
 mod present;
 mod proof;
@@ -40,6 +41,7 @@ mod standstill;
 mod status;
 mod target;
 mod tell;
+mod traces;
 mod trial;
 mod verify;
 mod watch;
@@ -141,6 +143,36 @@ enum Command {
     Man,
 }
 
+impl Command {
+    /// What does something that takes its time, and of which somebody may later ask where it went.
+    fn is_traced(&self) -> bool {
+        match self {
+            Self::Agent
+            | Self::Backup(_)
+            | Self::Verify(_)
+            | Self::Restore(_)
+            | Self::Prune(_)
+            | Self::Prepare(_)
+            | Self::Failover(_)
+            | Self::Failback(_)
+            | Self::Runner
+            | Self::Watch(_)
+            | Self::Drill(_) => true,
+            Self::Backups(_)
+            | Self::Status(_)
+            | Self::Check(_)
+            | Self::Doctor(_)
+            | Self::Runbook(_)
+            | Self::History
+            | Self::Notify(_)
+            | Self::Cost(_)
+            | Self::Config(_)
+            | Self::Completions { .. }
+            | Self::Man => false,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Read the configuration and report every problem and warning
@@ -169,9 +201,6 @@ pub fn main() -> ExitCode {
         config: cli.config,
         json: cli.json,
     };
-    if let Err(error) = crate::agent::logging::init() {
-        eprintln!("planb: {error}");
-    }
     let json = common.json;
     match run(cli.command, common) {
         Ok(()) => ExitCode::SUCCESS,
@@ -193,16 +222,20 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
                 .render(&mut std::io::stdout())
                 .map_err(|error| Failure::failed(format!("cannot write the manual page: {error}")));
         }
-        Command::Config(ConfigCommand::Check) => return config_check::run(&common),
-        Command::Runbook(args) => return runbook::run(&common, &args),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let traces = {
+        let _within = runtime.enter();
+        traces::begin(&common, command.is_traced())
+    };
     let result = runtime.block_on(async {
         match command {
+            Command::Config(ConfigCommand::Check) => config_check::run(&common),
+            Command::Runbook(args) => runbook::run(&common, &args),
             Command::Agent => agent::run(&common).await,
             Command::Backup(args) => backup::run(&common, &args).await,
             Command::Backups(args) => backups::run(&common, &args).await,
@@ -221,9 +254,10 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
             Command::Notify(args) => notify::run(&common, &args).await,
             Command::Drill(args) => drill::run(&common, &args).await,
             Command::Cost(args) => cost::run(&common, &args).await,
-            Command::Completions { .. } | Command::Man | Command::Config(_) | Command::Runbook(_) => Ok(()),
+            Command::Completions { .. } | Command::Man => Ok(()),
         }
     });
+    traces.end();
     // Compression threads end with their queue; nothing else may hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     result

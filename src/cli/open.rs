@@ -16,7 +16,7 @@ use crate::backup::run::Runner;
 use crate::backup::{claim, lease, shelf};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AzureAuth, Config, Place};
-use crate::recovery::journal::Journal;
+use crate::recovery::journal::{Journal, Known};
 use crate::secret::resolver::Resolver;
 use crate::source::login::Finder;
 use crate::store::azure::{AzureCredentialInput, AzureStore};
@@ -68,8 +68,13 @@ pub async fn stores_for_a_person(config: &Config) -> Result<Stores, StoreError> 
 /// Every backup of this service with what was found out about it, newest first, for a person: where proofs may not be
 /// read, the backups are shown without, and that is told.
 pub async fn listing(config: &Config, stores: &Stores) -> Result<Vec<Entry>, StoreError> {
-    let prefix = &config.store.prefix;
     let known = journal(config, stores).known().await?;
+    listing_by(config, stores, &known).await
+}
+
+/// The same, where the journal was read already.
+pub async fn listing_by(config: &Config, stores: &Stores, known: &Known) -> Result<Vec<Entry>, StoreError> {
+    let prefix = &config.store.prefix;
     let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name, &known.standing).await?;
     match Ledger::default()
         .join(stores.control.as_ref(), prefix, &mut entries)

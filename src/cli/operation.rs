@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
 use super::screen::Screen;
 use super::tell::{Both, Teller};
-use super::{Common, open};
+use super::{Common, open, present};
 use crate::backup::claim;
 use crate::backup::lease::{self, Lease, LeaseError, Who};
 use crate::config::Config;
@@ -24,8 +23,10 @@ use crate::recovery::rules::{self, Refusal, Rule};
 use crate::secret::resolver::Resolver;
 use crate::steps::{self, Executor};
 
+mod args;
 mod report;
 
+pub use args::{OperationArgs, user};
 pub use report::{loss, standing_json, standing_line};
 
 /// A process that vanished blocks the next for at most this long.
@@ -34,87 +35,6 @@ const LEASE_FOR: Duration = Duration::from_secs(30);
 const OUTLASTS: Duration = Duration::from_secs(45);
 /// Times that a person's word is written again, the other place having been faster.
 const WORDS: u32 = 10;
-
-#[derive(Debug, Args)]
-pub struct OperationArgs {
-    /// Show the steps, what is done already, how long it should take and what would be lost; touch nothing
-    #[arg(long, conflicts_with_all = ["yes", "resume", "abandon", "approve"])]
-    pub plan: bool,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
-    /// Go on with the operation that is open, from whichever machine it was begun
-    #[arg(long, conflicts_with_all = ["abandon", "approve"])]
-    pub resume: bool,
-    /// Take back what was done; possible until the commit point (a proven fence, or the opening of the other site)
-    #[arg(long, conflicts_with = "approve")]
-    pub abandon: bool,
-    /// Agree, as another person, with the operation that waits for it
-    #[arg(long)]
-    pub approve: bool,
-    /// Answer for one rule by name, with a reason that is kept and told: unfenced="the region is gone"; also
-    /// skip-STEP=REASON and confirm-STEP=WHAT-WAS-DONE
-    #[arg(long, value_name = "RULE=REASON")]
-    pub accept: Vec<String>,
-    /// Who you are, for the journal; default: the user of this machine
-    #[arg(long = "as", value_name = "NAME")]
-    pub as_who: Option<String>,
-}
-
-impl OperationArgs {
-    pub fn is_about_an_open_one(&self) -> bool {
-        self.resume || self.abandon || self.approve
-    }
-
-    pub fn by(&self, run: String) -> By {
-        By {
-            who: self.as_who.clone().unwrap_or_else(user),
-            host: lease::host_name(),
-            run,
-        }
-    }
-
-    /// What was answered for; a name that is no rule is a mistake.
-    pub fn accepted(&self, who: &str) -> Result<Vec<Accepted>, Failure> {
-        let one = |text: &String| {
-            let wrong = |why: &str| Failure::Usage(format!("--accept {text}: {why}"));
-            let (rule, reason) = text.split_once('=').ok_or_else(|| wrong("write it as RULE=REASON"))?;
-            if reason.trim().is_empty() {
-                return Err(wrong("say why: the reason is kept and told"));
-            }
-            let is_of_a_step = rule.starts_with("skip-") || rule.starts_with("confirm-");
-            match Rule::named(rule) {
-                Some(known) if !known.can_be_waived() => Err(wrong("nobody can answer for this one")),
-                None if !is_of_a_step => {
-                    let names: Vec<&str> = Rule::ALL
-                        .into_iter()
-                        .filter(|rule| rule.can_be_waived())
-                        .map(Rule::name)
-                        .collect();
-                    Err(wrong(&format!(
-                        "there is no such rule; there are {}, skip-STEP and confirm-STEP",
-                        names.join(", ")
-                    )))
-                }
-                Some(_) | None => Ok(Accepted {
-                    rule: rule.to_owned(),
-                    reason: reason.trim().to_owned(),
-                    who: who.to_owned(),
-                }),
-            }
-        };
-        self.accept.iter().map(one).collect()
-    }
-}
-
-/// Whoever sits at this machine.
-pub fn user() -> String {
-    let name = |key: &str| std::env::var(key).ok().filter(|name| !name.is_empty());
-    name("SUDO_USER")
-        .or_else(|| name("USER"))
-        .or_else(|| name("LOGNAME"))
-        .unwrap_or_else(|| "unknown".to_owned())
-}
 
 /// A place's lease, the journal, and what carries steps out.
 pub struct Desk {
@@ -167,10 +87,7 @@ impl Right for Held {
 impl Desk {
     /// Looks only.
     pub async fn open(common: &Common, config: Config, by: By, place: Place) -> Result<Self, Failure> {
-        let mistakes: Vec<String> = steps::plan::mistakes(&config.failover_steps, &config.failback_steps)
-            .into_iter()
-            .map(|(list, mistake)| format!("{list}[{}].{}: {}", mistake.step + 1, mistake.key, mistake.message))
-            .collect();
+        let mistakes = steps::plan::check(&config);
         if !mistakes.is_empty() {
             return Err(Failure::Usage(mistakes.join("\nplanb: ")));
         }
@@ -213,6 +130,21 @@ impl Desk {
         }
     }
 
+    /// Who acts for this place.
+    pub async fn lease_line(&self) -> String {
+        if self.lease.is_some() {
+            return format!("ours ({} on {}): nobody else acts meanwhile", self.by.who, self.by.host);
+        }
+        match lease::held(Arc::clone(&self.stores.control), &self.lease_name()).await {
+            Ok(None) => "free: nobody acts".to_owned(),
+            Ok(Some(record)) => format!(
+                "held by {record} until {} unless renewed: nothing can be begun before",
+                present::time(record.expires_at)
+            ),
+            Err(error) => format!("cannot be read: {}", told(&error)),
+        }
+    }
+
     fn lease_name(&self) -> String {
         match self.rehearsal {
             Some(_) => drill_lease(&self.config),
@@ -241,6 +173,12 @@ impl Desk {
                         eprintln!("planb: {}; waiting whether it is given up", told(&error));
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Err(error @ LeaseError::Held { .. }) => {
+                    return Err(Failure::refused(
+                        Rule::LeaseHeld,
+                        &format!("{}; planb status --follow shows what it does", told(&error)),
+                    ));
                 }
                 lease => {
                     self.lease = Some(Arc::new(Held(lease?)));
@@ -317,6 +255,10 @@ impl Desk {
             return Err(Failure::failed("no lease is held"));
         };
         self.check_plan(&position)?;
+        let now = self.stores.control.now().await.unwrap_or_default();
+        for line in report::still_at_work(&position, self.place, &self.by.run, now) {
+            screen.line(&line);
+        }
         let cancel = CancellationToken::new();
         let herald = self.teller.herald(&position);
         let engine = Engine {
@@ -432,14 +374,16 @@ impl Desk {
         if let Some(held) = &self.lease
             && !held.confirm().await
         {
-            return Err(Failure::Refused(
-                "the lease was lost meanwhile; look with planb status, and begin again".to_owned(),
+            return Err(Failure::refused(
+                Rule::LeaseLost,
+                "somebody else may act by now; look with planb status, and begin again",
             ));
         }
         let position = match self.append(position, event).await {
             Err(Failure::Refused(_)) => {
-                return Err(Failure::Refused(
-                    "somebody else has just begun an operation; planb status shows it".to_owned(),
+                return Err(Failure::refused(
+                    Rule::Unfinished,
+                    "somebody else has just begun an operation; planb status shows it",
                 ));
             }
             done => done?,
@@ -458,8 +402,9 @@ impl Desk {
         accepted: Vec<Accepted>,
     ) -> Result<Position, Failure> {
         let Some(operation) = position.state.open() else {
-            return Err(Failure::Refused(
-                "no operation is open: there is nothing to go on with; planb history shows the past".to_owned(),
+            return Err(Failure::refused(
+                Rule::NothingOpen,
+                "no operation is open: there is nothing to go on with; planb history shows the past",
             ));
         };
         if args.abandon && operation.committed_at.is_some() {
@@ -502,9 +447,12 @@ impl Desk {
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
         match error {
-            JournalError::Damaged { .. } | JournalError::Illegal(_) => Self::Refused(error.to_string()),
-            JournalError::Raced => Self::Refused(
-                "somebody else has just written to the journal; look with planb status, and try again".to_owned(),
+            JournalError::Damaged { .. } => Self::refused(Rule::JournalDamaged, &error.to_string()),
+            // Whatever was decided does not follow from what is written by now.
+            JournalError::Illegal(_) => Self::refused(Rule::Raced, &error.to_string()),
+            JournalError::Raced => Self::refused(
+                Rule::Raced,
+                "somebody else has just written to the journal; look with planb status, and try again",
             ),
             JournalError::Store(_) => Self::Failed(told(&error)),
         }

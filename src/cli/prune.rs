@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::failure::{Failure, told};
 use super::operation::drill_lease;
 use super::{Common, open};
+use crate::backup::entry::BackupId;
 use crate::backup::lease::{self, LeaseError};
 use crate::backup::ledger::Ledger;
 use crate::backup::prune::{self, lifecycle_policy_json};
@@ -16,6 +17,9 @@ use crate::backup::retention::{Excess, Freeze, Holds, Pruning, keep};
 use crate::backup::rpo::{Newest, State};
 use crate::backup::shelf;
 use crate::config::{Config, Place};
+use crate::recovery::journal::Known;
+use crate::recovery::plan::Site;
+use crate::recovery::state::Standing;
 
 #[derive(Debug, Args)]
 pub struct PruneArgs {
@@ -46,7 +50,7 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
     let clock = open::clock();
     let now = stores.backups.now().await?;
     let rpo = Newest::of(&entries).assess(config.targets.rpo, None, now);
-    let mut holds = holds(rpo.state, clock.now(), now, known.is_open);
+    let mut holds = holds(rpo.state, clock.now(), now, &known);
     holds.freezes.extend(drilling(&config, &stores).await?);
     let pruning = keep(&entries, &config.retention, &holds, now);
     let unheld = Holds {
@@ -113,12 +117,13 @@ fn frozen(pruning: &Pruning, otherwise: &Pruning) -> Option<String> {
 }
 
 /// What forbids removing right now.
-pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp, is_open: bool) -> Holds {
+pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp, known: &Known) -> Holds {
     let mut holds = Holds {
-        operation_open: is_open,
+        operation_open: known.is_open,
+        restoring_from: began_from(&known.standing).into_iter().collect(),
         ..Holds::default()
     };
-    if is_open {
+    if known.is_open {
         holds.freezes.push(Freeze::Failover);
     }
     holds.freezes.extend(Freeze::for_clocks(local, store));
@@ -126,6 +131,11 @@ pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp, is_open
         holds.freezes.push(Freeze::RpoBreach);
     }
     holds
+}
+
+/// What the standby began from: until it is home, that tells what the old primary has and the standby never received.
+fn began_from(standing: &Standing) -> Option<BackupId> {
+    BackupId::parse(&standing.restored.get(&Site::Standby)?.id)
 }
 
 /// A rehearsal restores one of them: its hold lasts as long as its lease.

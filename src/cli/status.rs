@@ -15,6 +15,7 @@ use crate::backup::rpo::{Newest, Rpo, RunTimes, worst_case};
 use crate::config::steps::At;
 use crate::config::{Config, Schedule};
 use crate::prepare::record::Looked;
+use crate::recovery::journal::Known;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -29,9 +30,9 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
     }
     let config = open::config(common)?;
     let stores = open::stores_for_a_person(&config).await?;
-    let entries = open::listing(&config, &stores).await?;
-    let now = stores.backups.now().await?;
     let journal = open::journal(&config, &stores).read().await;
+    let entries = open::listing_by(&config, &stores, &Known::of(&journal)?).await?;
+    let now = stores.backups.now().await?;
     let watched = match &config.watch {
         Some(watch) => Some(watch::together(&config, watch, &stores).await?),
         None => None,

@@ -85,12 +85,12 @@ impl Target {
     }
 }
 
-/// Where the configured standby is, password in hand.
+/// Where a configured site is, password in hand.
 pub async fn standby(standby: &Standby, resolver: &Resolver) -> Result<Address, Failure> {
     let password = resolver
         .resolve(&standby.password)
         .await
-        .map_err(|error| Failure::failed(format!("the standby's password: {error}")))?;
+        .map_err(|error| Failure::failed(format!("the password of {}: {error}", standby.host)))?;
     Ok(Address {
         host: standby.host.clone(),
         port: standby.port,

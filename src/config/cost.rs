@@ -12,6 +12,10 @@ pub struct Cost {
     pub prices: Option<PathBuf>,
     /// What the storage account puts new blobs into.
     pub tier: Tier,
+    pub redundancy: Redundancy,
+    /// Days that the storage account still keeps, and bills, what was removed: soft delete, and versions before it. Default 7, as
+    /// Azure's portal makes an account; 0 where the store is a directory.
+    pub undelete_days: u32,
     /// Whole units of the table's currency a month; more is warned of. Default 10.
     pub monthly_budget: u32,
 }
@@ -34,12 +38,33 @@ impl Tier {
     }
 }
 
+/// How often, and how far apart, the storage account keeps a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Redundancy {
+    Lrs,
+    Zrs,
+    Grs,
+    Gzrs,
+}
+
 pub(super) fn cost(document: &mut Document<'_>) -> Cost {
     let mut section = document.section("cost");
     let tiers = [Tier::Hot, Tier::Cool, Tier::Cold].map(|tier| (tier.name(), tier));
     Cost {
         prices: section.text("prices", absolute_path),
         tier: section.choice("tier", &tiers).unwrap_or(Tier::Hot),
+        redundancy: section
+            .choice(
+                "redundancy",
+                &[
+                    ("lrs", Redundancy::Lrs),
+                    ("zrs", Redundancy::Zrs),
+                    ("grs", Redundancy::Grs),
+                    ("gzrs", Redundancy::Gzrs),
+                ],
+            )
+            .unwrap_or(Redundancy::Lrs),
+        undelete_days: section.count("undelete_days", 0..=365).unwrap_or(7),
         monthly_budget: section.count("monthly_budget", 1..=1_000_000).unwrap_or(10),
     }
 }

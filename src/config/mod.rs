@@ -24,6 +24,7 @@ pub mod server;
 mod standby;
 pub mod steps;
 mod store;
+pub mod telemetry;
 pub mod units;
 mod verify;
 pub mod warnings;
@@ -43,6 +44,8 @@ pub struct Config {
     pub verify: Verify,
     /// Where the agent shows its measurements and its status page. None: nowhere.
     pub serve: Option<Serve>,
+    /// Where traces go. None: nowhere.
+    pub telemetry: Option<telemetry::Telemetry>,
     /// The server that takes over. None: it is named on each command line.
     pub standby: Option<Standby>,
     /// Who the application is on the standby; a backup holds no accounts.

@@ -115,7 +115,7 @@ pub enum To {
 
 impl To {
     /// Every secret, with its key.
-    pub(super) fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
+    pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
         match self {
             Self::Slack { url, .. } => vec![("url", url)],
             Self::PagerDuty { key, .. } => vec![("key", key)],

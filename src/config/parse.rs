@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::collect::Document;
 pub use super::collect::Problem;
-use super::{Config, accounts, cost, drill, notify, prepare, sections, serve, standby, steps, store, verify, watch};
+use super::{
+    Config, accounts, cost, drill, notify, prepare, sections, serve, standby, steps, store, telemetry, verify, watch,
+};
 
 /// A configuration is a page or two. More than this is some other file.
 const LARGEST_BYTES: u64 = 1024 * 1024;
@@ -89,6 +91,7 @@ impl Config {
             retention: sections::retention(&mut document),
             verify: verify::verify(&mut document, &store.place, standby.as_ref()),
             serve: serve::serve(&mut document),
+            telemetry: telemetry::telemetry(&mut document, cfg!(feature = "otlp")),
             store,
             accounts: accounts::accounts(&mut document, standby.as_ref()),
             standby,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bill::{Bill, CAPACITY, EGRESS, Workload, bill, bill_of, storage};
+use super::bill::{Bill, CAPACITY, EGRESS, REMOVED, Workload, bill, bill_of, paid_days};
 use super::month::month;
 use super::prices::Prices;
 use crate::config::{Config, Schedule};
@@ -147,8 +147,8 @@ fn overlaps(config: &Config, bill: &Bill) -> bool {
 
 /// Halves its way to the largest size within the budget; runs are taken to be as long as they are.
 fn fits(config: &Config, bill: &Bill, prices: &Prices, budget: f64) -> u64 {
-    let min_days = storage(prices, config.cost.tier).min_days;
-    let month = month(config, bill.workload.run.min(Duration::from_secs(1)), min_days);
+    let paid_days = paid_days(config, prices);
+    let month = month(config, bill.workload.run.min(Duration::from_secs(1)), paid_days);
     let (mut low, mut high) = (0_u64, bill.workload.raw_bytes.max(1));
     let scaled = |raw: u64| {
         let part =
@@ -209,6 +209,13 @@ impl Advice {
             }
             if let Some(change) = &self.both {
                 lines.push(format!("both: {}", told(change)));
+            }
+            if bill.of(REMOVED) > bill.of(CAPACITY) {
+                lines.push(format!(
+                    "what is removed costs more than what is kept (${:.2}): [cost] undelete_days tells how long the storage account keeps it; \
+                     a shorter soft delete there helps, and undoes less of a theft",
+                    bill.of(REMOVED)
+                ));
             }
             lines.push(match self.fits_raw_bytes {
                 0 => "what stands always costs more than that by itself".to_owned(),

@@ -52,6 +52,7 @@ pub const LOOK: Calls = Calls {
 const LOOKS_AN_HOUR: f64 = 7.0;
 /// A lease is renewed this often while a run goes on: the clock is asked and the lease written.
 const RENEWED_EVERY: f64 = 20.0;
+const DAYS_PER_MONTH: f64 = HOURS_PER_MONTH / 24.0;
 /// Blobs in one answer of a listing.
 const PAGE: f64 = 5_000.0;
 
@@ -90,11 +91,12 @@ impl Bill {
 /// The names of the lines that depend on size, schedule and retention.
 pub const EGRESS: &str = "out of the source's cloud";
 pub const CAPACITY: &str = "kept in the store";
+/// What was removed, and the storage account can still bring back.
+pub const REMOVED: &str = "removed, kept for undeletion";
 
 /// What protecting so much costs a month.
 pub fn bill(config: &Config, workload: Workload, prices: &Prices) -> Bill {
-    let storage = storage(prices, config.cost.tier);
-    let month = month(config, workload.run, storage.min_days);
+    let month = month(config, workload.run, paid_days(config, prices));
     bill_of(config, workload, month, prices)
 }
 
@@ -108,14 +110,26 @@ pub fn bill_of(config: &Config, workload: Workload, month: Month, prices: &Price
         prices.egress.cost(stored_gb * month.runs),
     )];
     let kept_gb = stored_gb * month.kept;
-    lines.push(line(CAPACITY, kept_gb, "GB", storage.gb_month));
+    let times = prices.redundancy.times(config.cost.redundancy);
+    let gb_month = storage.gb_month * times;
+    lines.push(line(CAPACITY, kept_gb, "GB", gb_month));
+    let undelete_days = undelete_days(config);
+    if undelete_days > 0 {
+        // Every one of them stands for so much of a month.
+        let removed_gb = stored_gb * month.removed * f64::from(undelete_days) / DAYS_PER_MONTH;
+        lines.push(line(REMOVED, removed_gb, "GB", gb_month));
+    }
     if storage.min_days > 0 {
-        let early = stored_gb * month.early_days / (HOURS_PER_MONTH / 24.0);
-        lines.push(line("removed before their time", early, "GB", storage.gb_month));
+        let early = stored_gb * month.early_days / DAYS_PER_MONTH;
+        lines.push(line("removed before their time", early, "GB", gb_month));
     }
     let calls = calls(config, workload, &month);
     for (name, count, price) in [
-        ("writes: blocks, block lists, lease", calls.writes, storage.writes),
+        (
+            "writes: blocks, block lists, lease",
+            calls.writes,
+            storage.writes * times,
+        ),
         ("listings", calls.lists, storage.lists),
         ("reads", calls.reads, storage.reads),
         ("other: properties, clock, tags", calls.other, storage.other),
@@ -228,7 +242,22 @@ fn key_vault_reads(config: &Config) -> f64 {
         .fold(0.0, |count, _| count + 1.0)
 }
 
-pub fn storage(prices: &Prices, tier: Tier) -> &Storage {
+/// Days that the store keeps what was removed. A directory keeps nothing.
+fn undelete_days(config: &Config) -> u32 {
+    match config.store.place {
+        Place::Directory(_) => 0,
+        Place::Azure { .. } => config.cost.undelete_days,
+    }
+}
+
+/// Days of its tier that a backup is paid for beyond its removal at the least; those that it is kept for undeletion count towards them.
+pub fn paid_days(config: &Config, prices: &Prices) -> u32 {
+    storage(prices, config.cost.tier)
+        .min_days
+        .saturating_sub(undelete_days(config))
+}
+
+fn storage(prices: &Prices, tier: Tier) -> &Storage {
     // Reading the table made sure that each tier is there.
     &prices.storage[tier.name()]
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 use serde::Deserialize;
 
-use crate::config::cost::Tier;
+use crate::config::cost::{Redundancy, Tier};
 
 /// The table as it was when this program was built.
 const BUILT_IN: &str = include_str!("../../config/prices.toml");
@@ -24,6 +24,7 @@ pub struct Prices {
     /// Out of the cloud of the store.
     pub return_egress: Traffic,
     pub storage: BTreeMap<String, Storage>,
+    pub redundancy: Copies,
     pub key_vault: KeyVault,
     pub standing: Vec<Item>,
 }
@@ -87,6 +88,30 @@ pub struct Storage {
     pub source: String,
     pub seen: Date,
     pub trust: Trust,
+}
+
+/// How many times the price of capacity and writes each redundancy costs; once is locally redundant.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copies {
+    pub lrs: f64,
+    pub zrs: f64,
+    pub grs: f64,
+    pub gzrs: f64,
+    pub source: String,
+    pub seen: Date,
+    pub trust: Trust,
+}
+
+impl Copies {
+    pub fn times(&self, redundancy: Redundancy) -> f64 {
+        match redundancy {
+            Redundancy::Lrs => self.lrs,
+            Redundancy::Zrs => self.zrs,
+            Redundancy::Grs => self.grs,
+            Redundancy::Gzrs => self.gzrs,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -193,6 +218,8 @@ impl Prices {
                 figures.push((format!("storage.{name}"), figure));
             }
         }
+        let copies = &self.redundancy;
+        figures.extend([copies.lrs, copies.zrs, copies.grs, copies.gzrs].map(|times| ("redundancy".to_owned(), times)));
         for item in &self.standing {
             for figure in [item.quantity, item.price, item.per_raw_gb] {
                 figures.push((format!("standing \"{}\"", item.name), figure));
@@ -203,7 +230,12 @@ impl Prices {
 
     /// How many lines are from where.
     pub fn trusts(&self) -> BTreeMap<Trust, usize> {
-        let mut all = vec![self.egress.trust, self.return_egress.trust, self.key_vault.trust];
+        let mut all = vec![
+            self.egress.trust,
+            self.return_egress.trust,
+            self.key_vault.trust,
+            self.redundancy.trust,
+        ];
         all.extend(self.storage.values().map(|tier| tier.trust));
         all.extend(self.standing.iter().map(|item| item.trust));
         let mut counts = BTreeMap::new();
@@ -238,7 +270,7 @@ mod tests {
     fn the_built_in_table_reads_and_names_every_source() {
         let prices = Prices::built_in().expect("reads");
         assert!(prices.standing.iter().all(|item| !item.source.is_empty()));
-        assert_eq!(prices.trusts().values().sum::<usize>(), 6 + prices.standing.len());
+        assert_eq!(prices.trusts().values().sum::<usize>(), 7 + prices.standing.len());
         for stage in 1..=3 {
             assert!(prices.standing.iter().any(|item| item.stage == stage), "{stage}");
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backup::rpo::{Rpo, State};
+use crate::mysql::dialect::Version;
 
 /// By the convention of monitoring plugins, whose exit codes these are.
 /// Source: <https://www.monitoring-plugins.org/doc/guidelines.html>
@@ -253,6 +254,125 @@ pub fn certificates(key: &str, ends: &[Timestamp], now: Timestamp) -> Line {
     )
 }
 
+/// Something with a known end: a secret, a certificate that an endpoint shows.
+pub fn ends(about: &'static str, what: &str, at: Timestamp, now: Timestamp) -> Line {
+    let date = at.strftime("%Y-%m-%d");
+    if at <= now {
+        return line(Level::Critical, about, format!("{what} ended on {date}: renew it now"));
+    }
+    let days = at.duration_since(now).as_hours() / 24;
+    let level = match days {
+        ..7 => Level::Critical,
+        7..30 => Level::Warning,
+        _ => Level::Ok,
+    };
+    line(level, about, format!("{what} holds until {date} ({days} days)"))
+}
+
+/// What people should have been told and were not.
+pub fn untold(count: usize, first_channel: Option<&str>) -> Line {
+    match first_channel {
+        None => line(Level::Ok, "told", "everything was told"),
+        Some(channel) => line(
+            Level::Warning,
+            "told",
+            format!(
+                "{count} messages were not told, first on {channel}: planb notify --undelivered says which and why"
+            ),
+        ),
+    }
+}
+
+/// The latest look at what would fail with AWS and every public registry out of reach.
+#[derive(Debug, Clone, Copy)]
+pub struct Dark<'a> {
+    pub age: Duration,
+    pub errors: usize,
+    pub worst: Option<&'a str>,
+}
+
+/// Looked at daily; two days without mean that nobody looks any more.
+const DARK_WITHIN: Duration = Duration::from_secs(48 * 3600);
+
+/// `place` is who looked: operator or runner. `by_schedule`: whether they do by themselves.
+pub fn dark(place: &str, looked: Option<Dark<'_>>, by_schedule: bool) -> Line {
+    let Some(looked) = looked else {
+        return line(
+            Level::Warning,
+            "dark",
+            format!("the {place} never looked at what would fail: planb doctor --dark there, or start it"),
+        );
+    };
+    let ago = told(looked.age);
+    if looked.errors > 0 {
+        let worst = looked.worst.map(|worst| format!(", first {worst}")).unwrap_or_default();
+        return line(
+            Level::Critical,
+            "dark",
+            format!(
+                "{} would fail tonight, as the {place} saw {ago} ago{worst}: planb doctor --dark",
+                looked.errors
+            ),
+        );
+    }
+    if by_schedule && looked.age > DARK_WITHIN {
+        return line(
+            Level::Warning,
+            "dark",
+            format!("the {place} last looked {ago} ago, and should daily: is it running?"),
+        );
+    }
+    line(
+        Level::Ok,
+        "dark",
+        format!("nothing would fail tonight, as the {place} saw {ago} ago"),
+    )
+}
+
+/// None: it does not answer.
+pub fn versions(source: Option<&Version>, standby: Option<&Version>) -> Line {
+    let about = "servers";
+    let (source, standby) = match (source, standby) {
+        (Some(source), Some(standby)) => (source, standby),
+        (Some(source), None) => {
+            return line(
+                Level::Ok,
+                about,
+                format!(
+                    "source {source}; the standby does not answer, as it should where it is made only in a disaster"
+                ),
+            );
+        }
+        // Whether the source lives is what backups and watchers tell.
+        (None, Some(standby)) => {
+            return line(
+                Level::Ok,
+                about,
+                format!("standby {standby}; the source does not answer here"),
+            );
+        }
+        (None, None) => return line(Level::Ok, about, "neither answers here"),
+    };
+    let number = |version: &Version| (version.major, version.minor);
+    if source.family != standby.family {
+        line(
+            Level::Critical,
+            about,
+            format!("the source is {source} and the standby {standby}: a restore would be refused"),
+        )
+    } else if number(standby) < number(source) {
+        line(
+            Level::Critical,
+            about,
+            format!(
+                "the standby ({standby}) is older than the source ({source}): a restore would be refused; upgrade it"
+            ),
+        )
+    } else {
+        line(Level::Ok, about, format!("source {source}, standby {standby}"))
+    }
+}
+
 fn told(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -375,5 +495,48 @@ mod tests {
         assert_eq!(level(&[]), Level::Critical);
         assert_eq!(disk("/", 1, 100).level, Level::Critical);
         assert_eq!(disk("/", 50, 100).level, Level::Ok);
+    }
+
+    #[test]
+    fn what_ends_soon_is_told_before() {
+        let now = at("2026-11-21T00:00:00Z");
+        let level = |text: &str| ends("secrets", "a", at(text), now).level;
+        assert_eq!(level("2027-01-01T00:00:00Z"), Level::Ok);
+        assert_eq!(level("2026-12-10T00:00:00Z"), Level::Warning);
+        assert_eq!(level("2026-11-27T00:00:00Z"), Level::Critical);
+        assert_eq!(level("2026-11-20T00:00:00Z"), Level::Critical);
+    }
+
+    #[test]
+    fn the_dark_is_looked_at_daily_and_by_each_place() {
+        let looked = |hours: u64, errors, worst| {
+            Some(Dark {
+                age: Duration::from_secs(hours * 3600),
+                errors,
+                worst,
+            })
+        };
+        assert_eq!(dark("runner", None, true).level, Level::Warning);
+        assert_eq!(dark("runner", looked(5, 0, None), true).level, Level::Ok);
+        assert_eq!(dark("runner", looked(50, 0, None), true).level, Level::Warning);
+        // By hand alone: nobody promised to.
+        assert_eq!(dark("runner", looked(50, 0, None), false).level, Level::Ok);
+        let failing = dark("operator", looked(5, 2, Some("image nginx")), true);
+        assert_eq!(failing.level, Level::Critical);
+        assert!(
+            failing.text.contains("2 would fail tonight") && failing.text.contains("image nginx"),
+            "{failing:?}"
+        );
+    }
+
+    #[test]
+    fn a_standby_that_would_refuse_a_restore_is_told() {
+        let version = |text: &str| Version::of_text(text).expect("a version");
+        let level = |source: &str, standby: &str| versions(Some(&version(source)), Some(&version(standby))).level;
+        assert_eq!(level("MySQL 8.4.0", "MySQL 8.4.3"), Level::Ok);
+        assert_eq!(level("MySQL 8.0.40", "MySQL 8.4.0"), Level::Ok);
+        assert_eq!(level("MySQL 8.4.0", "MySQL 8.0.40"), Level::Critical);
+        assert_eq!(level("MySQL 8.4.0", "MariaDB 11.4.2"), Level::Critical);
+        assert_eq!(versions(Some(&version("MySQL 8.4.0")), None).level, Level::Ok);
     }
 }

@@ -67,6 +67,11 @@ impl DbError {
         }
     }
 
+    /// Whether a server is there all the same: it said no to something.
+    pub fn is_an_answer(&self) -> bool {
+        !matches!(self, Self::Unreachable { .. } | Self::Lost { .. })
+    }
+
     /// A conversation that was ended on this side.
     pub(super) fn closed() -> Self {
         Self::Lost {

@@ -19,6 +19,7 @@ use super::next::{Next, next};
 use super::operation::Operation;
 use super::plan::{Place, Role, Step};
 use super::rules::Rule;
+use crate::span;
 
 mod tasks;
 
@@ -136,6 +137,17 @@ impl Engine {
     /// # Errors
     /// The journal's. Whatever happens, another run goes on from what is written down.
     pub async fn run(&self, position: Position) -> Result<(Rest, Position), JournalError> {
+        let open = position.state.open();
+        let span = span::work!(
+            "operation",
+            number = open.map(|operation| operation.number),
+            command = open.map(|operation| operation.aim.command()),
+            place = ?self.here,
+        );
+        span::traced(span, self.carried_on(position)).await
+    }
+
+    async fn carried_on(&self, position: Position) -> Result<(Rest, Position), JournalError> {
         let lost = self.right.lost();
         let mut tasks = Tasks {
             set: JoinSet::new(),
@@ -153,7 +165,14 @@ impl Engine {
         let rest = tokio::select! {
             biased;
             () = lost.cancelled() => Rest::Lost,
-            rest = self.go_on(&mut position, &mut tasks) => rest?,
+            rest = self.go_on(&mut position, &mut tasks) => match rest {
+                // Somebody took over while this machine slept, and its clock has not told it yet.
+                Err(JournalError::Illegal(error)) if !self.right.confirm().await => {
+                    tracing::warn!(%error, "somebody else went on with the operation");
+                    Rest::Lost
+                }
+                rest => rest?,
+            },
         };
         tasks.stop.cancel();
         match rest {
@@ -347,7 +366,8 @@ impl Engine {
         };
         // A primary that nobody can fence goes on being protected: its backups would never end this.
         let is_enough = operation.has_accepted(Rule::Unfenced) && operation.renewals > 0;
-        if operation.pinned || is_enough || site != super::plan::Site::Standby {
+        let is_last = operation.has_the_last(&position.state.standing);
+        if operation.pinned || is_enough || is_last || site != super::plan::Site::Standby {
             return Ok(Look::Newest);
         }
         let newest = match self.hands.newest().await {
@@ -373,6 +393,8 @@ impl Engine {
         let hands = Arc::clone(&self.hands);
         let name = step.name.clone();
         let timeout = Duration::from_secs(step.timeout_seconds);
+        // Of the operation's, which the task that is spawned does not know by itself.
+        let span = span::work!("step", step = name, operation = operation.number, taken_back = is_back);
         let task = Task {
             step,
             operation,
@@ -392,7 +414,7 @@ impl Engine {
                     }
                     hands.carry_out(&task).await
                 };
-                let mut work = std::pin::pin!(work);
+                let mut work = std::pin::pin!(span::traced(span, work));
                 let result = tokio::select! {
                     result = &mut work => result,
                     () = tokio::time::sleep(timeout) => {

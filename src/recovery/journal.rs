@@ -49,6 +49,26 @@ pub struct Known {
     pub damage: Option<String>,
 }
 
+impl Known {
+    /// What was read, as far as it can be known.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn of(read: &Result<Position, JournalError>) -> Result<Self, StoreError> {
+        let (position, damage) = match read {
+            Ok(position) => (position, None),
+            Err(JournalError::Store(error)) => return Err(error.clone()),
+            Err(JournalError::Damaged { blob, detail, good }) => (good.as_ref(), Some(format!("{blob}: {detail}"))),
+            Err(JournalError::Illegal(_) | JournalError::Raced) => return Ok(Self::default()),
+        };
+        Ok(Self {
+            is_open: position.state.open().is_some() || damage.is_some(),
+            standing: position.state.standing.clone(),
+            damage,
+        })
+    }
+}
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
     #[error(
@@ -279,17 +299,7 @@ impl Journal {
     /// # Errors
     /// The store's.
     pub async fn known(&self) -> Result<Known, StoreError> {
-        let (position, damage) = match self.read().await {
-            Ok(position) => (position, None),
-            Err(JournalError::Store(error)) => return Err(error),
-            Err(JournalError::Damaged { blob, detail, good }) => (*good, Some(format!("{blob}: {detail}"))),
-            Err(JournalError::Illegal(_) | JournalError::Raced) => return Ok(Known::default()),
-        };
-        Ok(Known {
-            is_open: position.state.open().is_some() || damage.is_some(),
-            standing: position.state.standing,
-            damage,
-        })
+        Known::of(&self.read().await)
     }
 
     /// Every entry of every operation, oldest first; what cannot be read is left out and told.

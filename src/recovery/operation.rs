@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::event::{Accepted, By, Chosen, Ended, Proof};
+use super::event::{Accepted, By, Chosen, Ended, Outcome, Proof};
 use super::plan::{Aim, OnFailure, Plan, Role, Site, Step};
 use super::rules::{self, Rule};
 use super::state::{Progress, Standing};
@@ -100,10 +100,10 @@ impl Operation {
                     None if standing.serving == Some(site) => {}
                     None => rules.push(Rule::Unfenced),
                 }
-                let is_verified = self
-                    .plan
-                    .with_role(|role| role == Role::Verify(site))
-                    .all(|verify| matches!(self.progress(&verify.name), Progress::Done { .. }));
+                let mut comparisons = self.plan.with_role(|role| role == Role::Verify(site)).peekable();
+                // Where no step compares, nothing was compared.
+                let is_verified = comparisons.peek().is_some()
+                    && comparisons.all(|verify| matches!(self.progress(&verify.name), Progress::Done { .. }));
                 if !is_verified {
                     rules.push(Rule::Unverified);
                 }
@@ -133,6 +133,38 @@ impl Operation {
         }
         rules.retain(|rule| !(rule.can_be_waived() && self.has_accepted(*rule)));
         rules
+    }
+
+    /// Whether the backup to restore was taken after the other site was proven to take no more writes: then nothing is newer,
+    /// whatever clocks say.
+    pub fn has_the_last(&self, standing: &Standing) -> bool {
+        let other = self.aim.towards().other();
+        let mut lasts = self.plan.with_role(|role| role == Role::LastBackup(other));
+        let is_it = |outcome: &Outcome| outcome.backup.is_some() && outcome.backup == self.backup;
+        standing.fenced.get(&other) == Some(&Proof::Proven)
+            && !self.has_accepted(Rule::Unfenced)
+            && lasts.any(|step| matches!(self.progress(&step.name), Progress::Done { outcome, .. } if is_it(outcome)))
+    }
+
+    /// Steps that could begin now, were it not for these rules.
+    pub fn refused(&self, standing: &Standing) -> Vec<(String, Rule)> {
+        let is_next = |step: &&Step| {
+            let may_begin = matches!(
+                self.progress(&step.name),
+                Progress::Waiting | Progress::Failed { .. } | Progress::Running { interrupted: true, .. }
+            );
+            may_begin && !self.is_done(&step.name) && step.needs.iter().all(|need| self.is_done(need))
+        };
+        if self.abandoning.is_some() || self.ended.is_some() {
+            return Vec::new();
+        }
+        let steps = self.plan.steps.iter().filter(is_next);
+        steps
+            .flat_map(|step| {
+                let rules = self.guards(standing, step).into_iter();
+                rules.map(|rule| (step.name.clone(), rule)).collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// Whether abandoning still has to do with this step.

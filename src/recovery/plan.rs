@@ -269,15 +269,20 @@ impl Plan {
                 message: format!("one step must open the {towards} for writes; there are {opens}"),
             });
         }
-        for (wanted, what) in [
-            (Role::Fence(towards.other()), "fence"),
-            (Role::LastBackup(towards.other()), "take a last backup of"),
+        for (wanted, what, site) in [
+            (Role::Fence(towards.other()), "fence", towards.other()),
+            (
+                Role::LastBackup(towards.other()),
+                "take a last backup of",
+                towards.other(),
+            ),
+            (Role::Verify(towards), "compare what was restored at", towards),
         ] {
             if opens > 0 && self.with_role(|role| role == wanted).next().is_none() {
                 mistakes.push(Mistake {
                     step: end,
                     key: "kind",
-                    message: format!("one step must {what} the {}; there is none", towards.other()),
+                    message: format!("one step must {what} the {site}; there is none"),
                 });
             }
         }

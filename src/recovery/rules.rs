@@ -41,10 +41,20 @@ pub enum Rule {
     JournalDamaged,
     /// After the commit point there is no way back.
     Committed,
+    /// Another process acts for the same place.
+    LeaseHeld,
+    /// This process acted for it, and does not any more.
+    LeaseLost,
+    /// Somebody else wrote to the journal first.
+    Raced,
+    /// There is nothing to go on with.
+    NothingOpen,
+    /// From where its steps are done, the primary's database cannot be reached.
+    PrimaryUnreachable,
 }
 
 impl Rule {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::PrimaryHealthy,
         Self::NoBackup,
         Self::BackupTooOld,
@@ -60,6 +70,11 @@ impl Rule {
         Self::StillAtWork,
         Self::JournalDamaged,
         Self::Committed,
+        Self::LeaseHeld,
+        Self::LeaseLost,
+        Self::Raced,
+        Self::NothingOpen,
+        Self::PrimaryUnreachable,
     ];
 
     /// As `--accept` and the journal name it.
@@ -80,6 +95,11 @@ impl Rule {
             Self::StillAtWork => "still-at-work",
             Self::JournalDamaged => "journal-damaged",
             Self::Committed => "committed",
+            Self::LeaseHeld => "lease-held",
+            Self::LeaseLost => "lease-lost",
+            Self::Raced => "raced",
+            Self::NothingOpen => "nothing-open",
+            Self::PrimaryUnreachable => "primary-unreachable",
         }
     }
 
@@ -94,13 +114,18 @@ impl Rule {
             | Self::Unverified
             | Self::PlanChanged
             | Self::StillAtWork
-            | Self::JournalDamaged => true,
+            | Self::JournalDamaged
+            | Self::PrimaryUnreachable => true,
             Self::NoBackup
             | Self::Unfinished
             | Self::Serving
             | Self::NotServing
             | Self::NeverServed
-            | Self::Committed => false,
+            | Self::Committed
+            | Self::LeaseHeld
+            | Self::LeaseLost
+            | Self::Raced
+            | Self::NothingOpen => false,
         }
     }
 
@@ -152,6 +177,8 @@ pub struct Facts {
 pub enum Answer {
     Healthy(String),
     Gone(String),
+    /// Nobody could look: address or password were not to be had. That is no sign that it is gone.
+    Unasked(String),
 }
 
 /// The backup that would be restored.
@@ -210,9 +237,29 @@ pub fn against(aim: Aim, state: &State, facts: &Facts, limits: &Limits) -> Vec<R
                     ),
                 );
             }
+            if let (false, Some(Answer::Unasked(why))) = (planned, &facts.primary) {
+                refuse(
+                    Rule::PrimaryHealthy,
+                    format!(
+                        "whether the primary still answers could not be asked from here ({why}): if it does, what it takes in from now \
+                         on would be lost; begin where its address and password are to be had, or answer for its being gone"
+                    ),
+                );
+            }
             backup(&mut refuse, facts, limits, planned);
         }
-        Aim::Failback | Aim::StandDown | Aim::Drill { .. } => {}
+        Aim::Failback => {
+            if let Some(Answer::Gone(why) | Answer::Unasked(why)) = &facts.primary {
+                refuse(
+                    Rule::PrimaryUnreachable,
+                    format!(
+                        "the primary's database does not answer from here ({why}), and steps of the way home are done here; begin \
+                         where it can be reached, or when it is back"
+                    ),
+                );
+            }
+        }
+        Aim::StandDown | Aim::Drill { .. } => {}
     }
     refusals
 }

@@ -169,6 +169,15 @@ impl State {
         self.operation.as_ref().filter(|operation| operation.ended.is_none())
     }
 
+    /// Whether somebody beside the operation may fence that site. Before the other one opened it may be abandoned, and lifts its
+    /// fences; on the way home it opens the site itself.
+    pub fn may_fence(&self, site: Site) -> bool {
+        self.open().is_none_or(|operation| {
+            let is_leaving = matches!(operation.aim, Aim::Failover { .. });
+            is_leaving && operation.abandoning.is_none() && self.standing.serving == Some(site.other())
+        })
+    }
+
     /// # Errors
     /// [`Illegal`]; the state is then as it was.
     pub fn apply(&self, entry: &Entry, digest: &str) -> Result<Self, Illegal> {

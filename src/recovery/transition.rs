@@ -31,6 +31,7 @@ impl Operation {
                 // A person who goes on has looked at what failed; the runner has not.
                 if *place == Place::Operator {
                     self.try_anew();
+                    self.fence_anew(standing);
                 }
                 Ok(())
             }
@@ -69,6 +70,27 @@ impl Operation {
         for progress in self.steps.values_mut() {
             if let Progress::Failed { tries, .. } = progress {
                 *tries = 0;
+            }
+        }
+    }
+
+    /// A fence that could not be proven may hold by now, unless somebody has answered for it; and what was the last backup before
+    /// it holds, is not the last.
+    fn fence_anew(&mut self, standing: &Standing) {
+        if self.abandoning.is_some() || self.has_accepted(Rule::Unfenced) {
+            return;
+        }
+        let Some(site) = standing.serving else { return };
+        if standing.fenced.get(&site) != Some(&Proof::Unprovable) {
+            return;
+        }
+        let fences = self.plan.with_role(|role| role == Role::Fence(site));
+        let mut again: BTreeSet<String> = fences.map(|step| step.name.clone()).collect();
+        let lasts = self.plan.with_role(|role| role == Role::LastBackup(site));
+        again.extend(lasts.map(|step| step.name.clone()));
+        for name in again {
+            if let Progress::Done { .. } = self.progress(&name) {
+                self.steps.insert(name, Progress::Waiting);
             }
         }
     }
@@ -207,9 +229,10 @@ impl Operation {
                 }
             }
             Role::LastBackup(_) => {
-                // In an unplanned failover something older may have been restored meanwhile.
-                if let Some(backup) = outcome.backup.as_ref().filter(|_| !self.pinned) {
-                    self.renew(standing, backup)?;
+                // In an unplanned failover something older may have been restored meanwhile. Whatever the clocks say: it is the last.
+                let is_other = |backup: &&Chosen| !self.pinned && self.backup.as_ref() != Some(backup);
+                if let Some(backup) = outcome.backup.as_ref().filter(is_other) {
+                    self.restore_anew(standing, backup)?;
                 }
             }
             Role::Work | Role::Verify(_) | Role::Open(_) | Role::Traffic(_) | Role::Preserve(_) | Role::Destroy => {}
@@ -273,18 +296,22 @@ impl Operation {
         Ok(())
     }
 
-    /// The restore, and everything that follows from it but a fence, is to be done again.
     fn renew(&mut self, standing: &Standing, backup: &Chosen) -> Result<(), String> {
-        let towards = self.aim.towards();
-        if standing.serving == Some(towards) {
-            return Err("the site serves already".to_owned());
-        }
         if self
             .backup
             .as_ref()
             .is_some_and(|old| old.consistent_at >= backup.consistent_at)
         {
             return Err("it is no newer than the one before".to_owned());
+        }
+        self.restore_anew(standing, backup)
+    }
+
+    /// The restore, and everything that follows from it but a fence, is to be done again.
+    fn restore_anew(&mut self, standing: &Standing, backup: &Chosen) -> Result<(), String> {
+        let towards = self.aim.towards();
+        if standing.serving == Some(towards) {
+            return Err("the site serves already".to_owned());
         }
         self.backup = Some(backup.clone());
         self.renewals += 1;

@@ -30,6 +30,7 @@ pub mod run;
 pub mod schema;
 pub mod statements;
 pub mod target;
+mod trace;
 pub mod tune;
 
 pub use error::RestoreError;

@@ -23,6 +23,7 @@ use super::programs::Item;
 use super::replace::swap::Swap;
 use super::replace::{self, RolledBack, keep, names, survey};
 use super::target::{self, Target};
+use super::trace;
 use super::tune::Tuning;
 use crate::backup::archive::Archive;
 use crate::mysql::{Address, Session};
@@ -125,31 +126,34 @@ impl Restore {
         observer: &dyn Observer,
         cancel: &CancellationToken,
     ) -> Result<Restored, RestoreError> {
-        let begun = Instant::now();
-        let mut until = begun + load::PATIENCE;
-        let mut last = 0;
-        loop {
-            let error = match self.locked(progress, observer, cancel, begun).await {
-                Ok(restored) => return Ok(restored),
-                Err(error) => error,
-            };
-            // A server that was away for a while is not given up as long as there is progress in between.
-            let rows = progress.rows.load(Relaxed);
-            if rows != std::mem::replace(&mut last, rows) {
-                until = Instant::now() + load::PATIENCE;
+        trace::traced(&self.backup, self.trial, async {
+            let begun = Instant::now();
+            let mut until = begun + load::PATIENCE;
+            let mut last = 0;
+            loop {
+                let error = match self.locked(progress, observer, cancel, begun).await {
+                    Ok(restored) => return Ok(restored),
+                    Err(error) => error,
+                };
+                // A server that was away for a while is not given up as long as there is progress in between.
+                let rows = progress.rows.load(Relaxed);
+                if rows != std::mem::replace(&mut last, rows) {
+                    until = Instant::now() + load::PATIENCE;
+                }
+                let is_begun =
+                    matches!(error, RestoreError::Begun(_) | RestoreError::Busy) && progress.is_begun.load(Relaxed);
+                let goes_on = error.is_passing() || matches!(error, RestoreError::Busy);
+                if !is_begun || !goes_on || cancel.is_cancelled() || Instant::now() > until {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "the restore goes on as soon as the target answers");
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(error),
+                    () = tokio::time::sleep(load::LONGEST_PAUSE) => {}
+                }
             }
-            let is_begun =
-                matches!(error, RestoreError::Begun(_) | RestoreError::Busy) && progress.is_begun.load(Relaxed);
-            let goes_on = error.is_passing() || matches!(error, RestoreError::Busy);
-            if !is_begun || !goes_on || cancel.is_cancelled() || Instant::now() > until {
-                return Err(error);
-            }
-            tracing::warn!(%error, "the restore goes on as soon as the target answers");
-            tokio::select! {
-                () = cancel.cancelled() => return Err(error),
-                () = tokio::time::sleep(load::LONGEST_PAUSE) => {}
-            }
-        }
+        })
+        .await
     }
 
     /// Takes a trial off the target again.

@@ -17,6 +17,8 @@ use azure_identity::{
 };
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 
+use jiff::Timestamp;
+
 use crate::aws::PATIENCE;
 use crate::config::AzureAuth;
 
@@ -61,7 +63,7 @@ impl KeyVault {
     ) -> Result<Secret, SecretError> {
         let credential = self.credential(login).map_err(|error| sort(reference, &error))?;
         match tokio::time::timeout(PATIENCE, self.ask(vault, name, credential)).await {
-            Ok(Ok(Some(value))) if !value.is_empty() => Ok(Secret::new(value)),
+            Ok(Ok((Some(value), _))) if !value.is_empty() => Ok(Secret::new(value)),
             Ok(Ok(_)) => Err(SecretError::Missing {
                 reference: reference.to_owned(),
                 detail: "it has no value".into(),
@@ -72,6 +74,16 @@ impl KeyVault {
                 detail: format!("no answer from Azure within {} s", PATIENCE.as_secs()),
             }),
         }
+    }
+
+    /// When it ends, where whoever put it there said so. The key vault goes on giving it after that: nothing else tells.
+    pub(super) async fn ends(&self, vault: &str, name: &str, login: &Login) -> Option<Timestamp> {
+        let credential = self.credential(login).ok()?;
+        let (_, ends) = tokio::time::timeout(PATIENCE, self.ask(vault, name, credential))
+            .await
+            .ok()?
+            .ok()?;
+        ends
     }
 
     /// A token for `scope`, e.g. `https://management.azure.com/.default`.
@@ -92,13 +104,16 @@ impl KeyVault {
         vault: &str,
         name: &str,
         credential: Arc<dyn TokenCredential>,
-    ) -> azure_core::Result<Option<String>> {
+    ) -> azure_core::Result<(Option<String>, Option<Timestamp>)> {
         let options = SecretClientOptions {
             client_options: self.client_options(),
             ..Default::default()
         };
         let client = SecretClient::new(&format!("https://{vault}.vault.azure.net"), credential, Some(options))?;
-        Ok(client.get_secret(name, None).await?.into_model()?.value)
+        let secret = client.get_secret(name, None).await?.into_model()?;
+        let ends = secret.attributes.and_then(|attributes| attributes.expires);
+        let ends = ends.and_then(|at| Timestamp::from_second(at.unix_timestamp()).ok());
+        Ok((secret.value, ends))
     }
 
     /// The client's own retries (eight in a minute) would outlast our patience: the caller's list is the second try.

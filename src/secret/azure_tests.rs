@@ -152,3 +152,23 @@ fn without_such_an_identity_the_place_decides() {
     assert_eq!(Login::choose(false, false, &format!("{AZURE_ASSET_TAG}\n")), managed);
     assert_eq!(Login::choose(false, false, "Amazon EC2"), Login::AzureCli);
 }
+
+#[tokio::test]
+async fn a_secret_says_when_it_ends() {
+    let cloud = Arc::new(FakeCloud {
+        status: StatusCode::Ok,
+        body: r#"{"value":"t0p","id":"x","attributes":{"enabled":true,"exp":1798761600}}"#,
+        asked: Mutex::default(),
+        silent: false,
+    });
+    let key_vault = KeyVault {
+        transport: Some(Transport::new(cloud)),
+    };
+    let login = Login::ClientSecret {
+        tenant_id: "tenant".into(),
+        client_id: "client".into(),
+        secret: Secret::new("hunter2"),
+    };
+    let ends = key_vault.ends("kv-dr", "storage-key", &login).await;
+    assert_eq!(ends.map(|at| at.to_string()).as_deref(), Some("2027-01-01T00:00:00Z"));
+}

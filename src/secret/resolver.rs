@@ -1,5 +1,7 @@
 //! Turns references into values: the first of a list that answers wins, and none may hold up the next for long.
 
+use jiff::Timestamp;
+
 use crate::config::{AzureAuth, Config, Place};
 
 use super::aws::SecretsManager;
@@ -51,6 +53,20 @@ impl Resolver {
             Ok([only]) => Err(only),
             Err(failures) => Err(SecretError::AllFailed(failures)),
         }
+    }
+
+    /// Those of its references of which somebody said when they end, and when. Who does not answer says nothing.
+    pub async fn ends(&self, secret: &SecretRef) -> Vec<(String, Timestamp)> {
+        let mut found = Vec::new();
+        for reference in &secret.0 {
+            if let Reference::AzureKeyVault { vault, name } = reference
+                && let Ok(login) = self.key_vault_login().await
+                && let Some(ends) = self.key_vault.ends(vault, name, &login).await
+            {
+                found.push((reference.to_string(), ends));
+            }
+        }
+        found
     }
 
     /// As on the night when AWS is gone: none of its references is tried.

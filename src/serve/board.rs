@@ -230,11 +230,11 @@ impl Board {
             failure: None,
             stood_back: false,
         });
-        let mut backups = facts.backups.as_ref().clone();
+        // Copied only while somebody looks at it.
+        let backups = Arc::make_mut(&mut facts.backups);
         backups.retain(|backup| backup.id != run.backup.id);
         backups.insert(0, run.backup.clone());
         facts.remember(std::slice::from_ref(&run.backup));
-        facts.backups = Arc::new(backups);
         facts.store = Some(Ok(Instant::now()));
         facts.last_commit = Some(run);
     }
@@ -294,16 +294,7 @@ impl Board {
     }
 
     pub fn told(&self, channels: Vec<Channel>) {
-        let mut facts = self.facts();
-        for channel in &channels {
-            let before = facts.channels.iter().find(|before| before.name == channel.name);
-            // What failed before this process began is none of its counters.
-            let new = before.map_or(0, |before| channel.failed.saturating_sub(before.failed));
-            for _ in 0..new {
-                self.counters.notification_failed(&channel.name);
-            }
-        }
-        facts.channels = Arc::new(channels);
+        self.facts().channels = Arc::new(channels);
     }
 
     /// None: nobody is to watch.
@@ -337,7 +328,7 @@ impl Board {
 
 impl Facts {
     fn remember(&mut self, backups: &[Backup]) {
-        let mut commits = self.commits.as_ref().clone();
+        let commits = Arc::make_mut(&mut self.commits);
         for backup in backups.iter().filter(|backup| backup.standing == Standing::Good) {
             let data_from = backup.consistent_at.min(backup.committed_at);
             let known = commits.entry(backup.committed_at).or_insert(data_from);
@@ -350,7 +341,6 @@ impl Facts {
             let before = commits.range(..oldest).next_back().map(|(at, _)| *at);
             commits.retain(|at, _| *at >= oldest || Some(*at) == before);
         }
-        self.commits = Arc::new(commits);
     }
 
     /// The store's time, carried forward.

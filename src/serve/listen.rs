@@ -1,50 +1,75 @@
 //! Accepts connections, each in a task of its own with bounds on its time and on how many there are.
+//!
+//! Whoever connects and says nothing keeps nobody out: where there are too many, the one that has been silent longest goes. A request
+//! that is meant comes in milliseconds.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::board::Board;
 use super::guard::Guard;
 use super::http::{self, Method, Response};
 use super::pages;
 
-/// Scrapers and a few people. More wait in the system's queue, for seconds at most.
+/// Scrapers and a few people. While all of them are being answered, more wait in the system's queue, for seconds at most.
 const MOST_CONNECTIONS: usize = 32;
 /// Out of file descriptors, say: the next accept may go well.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(200);
 
+/// A connection under way.
+struct Open {
+    task: AbortHandle,
+    /// Its request was read, and it is being answered.
+    is_asked: Arc<AtomicBool>,
+}
+
 /// Serves until it is dropped; the connections end with it.
 pub async fn serve(listener: TcpListener, guard: Arc<Guard>, board: Arc<Board>) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
+    // Oldest first.
+    let mut open: VecDeque<Open> = VecDeque::new();
     loop {
+        let accepted = listener.accept().await;
         while connections.try_join_next().is_some() {}
-        // Never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((connection, _)) => {
-                let (guard, board) = (Arc::clone(&guard), Arc::clone(&board));
-                connections.spawn(async move {
-                    one(connection, &guard, &board).await;
-                    drop(place);
-                });
-            }
+        let connection = match accepted {
+            Ok((connection, _)) => connection,
             Err(error) => {
                 tracing::debug!(%error, "a connection to the status page could not be accepted");
                 tokio::time::sleep(AFTER_AN_ERROR).await;
+                continue;
+            }
+        };
+        open.retain(|one| !one.task.is_finished());
+        if open.len() >= MOST_CONNECTIONS {
+            match open.iter().position(|one| !one.is_asked.load(Ordering::Relaxed)) {
+                Some(silent) => {
+                    if let Some(silent) = open.remove(silent) {
+                        silent.task.abort();
+                    }
+                }
+                // Each is answered within a bound.
+                None => {
+                    let _ = connections.join_next().await;
+                }
             }
         }
+        let (guard, board) = (Arc::clone(&guard), Arc::clone(&board));
+        let is_asked = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&is_asked);
+        let task = connections.spawn(async move { one(connection, &guard, &board, &asked).await });
+        open.push_back(Open { task, is_asked });
     }
 }
 
-async fn one(mut connection: TcpStream, guard: &Guard, board: &Board) {
-    let (response, with_body) = match http::read(&mut connection).await {
+async fn one(mut connection: TcpStream, guard: &Guard, board: &Board, is_asked: &AtomicBool) {
+    let read = http::read(&mut connection).await;
+    is_asked.store(true, Ordering::Relaxed);
+    let (response, with_body) = match read {
         Err(unread) => match Option::<Response>::from(unread) {
             Some(response) => (response, true),
             None => return,

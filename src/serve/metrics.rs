@@ -19,6 +19,7 @@ use crate::store::StoreError;
 use crate::store::retrying::Meter;
 
 mod gauges;
+mod people;
 
 /// From a blob beside us to an outage.
 const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -41,11 +42,6 @@ struct Operation {
     operation: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Channel {
-    channel: String,
-}
-
 #[derive(Clone, Debug)]
 struct Latency;
 
@@ -66,7 +62,6 @@ pub struct Counters {
     proofs: Family<Outcome, Counter>,
     store_seconds: Family<Call, Histogram, Latency>,
     store_retries: Family<Operation, Counter>,
-    notification_failures: Family<Channel, Counter>,
 }
 
 impl fmt::Debug for Counters {
@@ -90,7 +85,6 @@ impl Default for Counters {
             proofs: Family::default(),
             store_seconds: Family::new_with_constructor(Latency),
             store_retries: Family::default(),
-            notification_failures: Family::default(),
             registry: Registry::default(),
         };
         for result in RUN_RESULTS {
@@ -147,11 +141,6 @@ impl Default for Counters {
             "Requests to the store that were made again after no answer",
             counters.store_retries.clone(),
         );
-        registry.register(
-            "notification_failures",
-            "Messages that a channel did not take, each try counted",
-            counters.notification_failures.clone(),
-        );
         Self { registry, ..counters }
     }
 }
@@ -189,11 +178,6 @@ impl Counters {
     pub(super) fn proved(&self, is_proven: bool) {
         let result = if is_proven { "proven" } else { "failed" };
         self.proofs.get_or_create(&Outcome { result }).inc();
-    }
-
-    pub fn notification_failed(&self, channel: &str) {
-        let channel = channel.to_owned();
-        self.notification_failures.get_or_create(&Channel { channel }).inc();
     }
 }
 

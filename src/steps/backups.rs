@@ -3,33 +3,57 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Executor, chosen};
+use super::{Executor, chosen, fence, plan, presence};
 use crate::backup::run::{Observer, RunError, RunSummary, Wanted};
 use crate::config::steps::{Server, Site};
-use crate::config::{Config, Endpoint, Login, Source};
+use crate::config::{Config, Endpoint, Login, Source, Standby};
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
 use crate::recovery::engine::{StepError, Task};
-use crate::recovery::event::Outcome;
+use crate::recovery::event::{Outcome, Proof};
 use crate::recovery::plan::Aim;
+use crate::recovery::rules::Answer;
+use crate::recovery::state::Standing;
 
-/// A database that does not answer within this is taken for gone.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// How often somebody else's run is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 impl Executor {
     /// In a planned failover, or of the standby, it must come to be; of a primary that is gone, what cannot be had is lost.
     pub(super) async fn last_backup(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
-        let config = self.config_of(task, server).await?;
-        let runner = (self.runner)(&config, &self.backups, &self.control);
-        let may_be_gone = matches!(task.operation.aim, Aim::Failover { planned: false, .. });
-        if may_be_gone && let Err(why) = answers(&runner).await {
-            return Ok(Outcome {
-                found: true,
-                note: format!("the primary does not answer ({why}): nothing more could be taken from it"),
-                ..Outcome::default()
-            });
+        let mut config = self.config_of(task, server).await?;
+        let mut runner = (self.runner)(&config, &self.backups, &self.control);
+        if matches!(task.operation.aim, Aim::Failover { planned: false, .. }) {
+            let mut answer = answer(&runner).await;
+            if matches!(answer, Answer::Unasked(_)) && self.settings(server.site).is_some() {
+                config = self.as_source(task, server).await?;
+                runner = (self.runner)(&config, &self.backups, &self.control);
+                answer = self::answer(&runner).await;
+            }
+            let without = format!(
+                "to lose what it took in since the backup: --accept skip-{}=REASON",
+                task.step.name
+            );
+            match answer {
+                Answer::Healthy(_) => {}
+                Answer::Unasked(why) => {
+                    return Err(StepError::passing(format!(
+                        "whether the primary is there could not be asked ({why}); {without}"
+                    )));
+                }
+                Answer::Gone(why) if answered_the_fence(&task.standing) => {
+                    return Err(StepError::passing(format!(
+                        "the primary answered when it was fenced, and does not now ({why}): its last writes are there; {without}"
+                    )));
+                }
+                Answer::Gone(why) => {
+                    return Ok(Outcome {
+                        found: true,
+                        note: format!("the primary does not answer ({why}): nothing more could be taken from it"),
+                        ..Outcome::default()
+                    });
+                }
+            }
         }
         let done = self.take(task, &runner, true).await?;
         let entries = self.listing().await?;
@@ -84,16 +108,25 @@ impl Executor {
 
     /// The configuration as if that site were the source.
     pub(super) async fn config_of(&self, task: &Task, server: &Server) -> Result<Config, StepError> {
-        let mut config = self.config.clone();
-        if server.site == config.service.protects && server.host.is_none() {
-            return Ok(config);
+        if server.site == self.config.service.protects && server.host.is_none() {
+            return Ok(self.config.clone());
         }
-        let (settings, site) = match server.site {
-            Site::Primary => (&self.config.primary, "primary"),
-            Site::Standby => (&self.config.standby, "standby"),
-        };
-        let settings = settings
-            .as_ref()
+        self.as_source(task, server).await
+    }
+
+    fn settings(&self, site: Site) -> Option<&Standby> {
+        match site {
+            Site::Primary => self.config.primary.as_ref(),
+            Site::Standby => self.config.standby.as_ref(),
+        }
+    }
+
+    /// The same by `[primary]` or `[standby]`, whatever `[source]` says.
+    async fn as_source(&self, task: &Task, server: &Server) -> Result<Config, StepError> {
+        let mut config = self.config.clone();
+        let site = plan::site(server.site);
+        let settings = self
+            .settings(server.site)
             .ok_or_else(|| StepError::permanent(format!("the configuration has no [{site}] to take a backup of")))?;
         let address = self.address(task, server).await?;
         config.source = Source {
@@ -114,18 +147,15 @@ impl Executor {
     }
 }
 
-/// Whether the source answers at all.
-async fn answers(runner: &crate::backup::run::Runner) -> Result<(), String> {
-    let asked = async {
-        let address = runner.finder.address().await.map_err(|error| error.to_string())?;
-        let session = address.connect().await.map_err(|error| error.to_string())?;
-        session.close().await;
-        Ok(())
-    };
-    match tokio::time::timeout(ANSWERS_WITHIN, asked).await {
-        Ok(answered) => answered,
-        Err(_) => Err(format!("no answer within {} s", ANSWERS_WITHIN.as_secs())),
-    }
+/// Whether the source answers.
+async fn answer(runner: &crate::backup::run::Runner) -> Answer {
+    presence::of(async { runner.finder.address().await.map_err(|error| error.to_string()) }).await
+}
+
+/// Whether the primary's fence was proven by logins, so that it was there a moment ago; a command may have cut it off instead.
+fn answered_the_fence(standing: &Standing) -> bool {
+    standing.fenced.get(&plan::site(Site::Primary)) == Some(&Proof::Proven)
+        && fence::was_by_login(standing, plan::site(Site::Primary))
 }
 
 struct Told<'a> {

@@ -121,6 +121,12 @@ impl Executor {
     }
 }
 
+/// Whether what fences of that site changed was changed by logging in.
+pub(super) fn was_by_login(standing: &Standing, site: Site) -> bool {
+    let key = changes(site);
+    standing.outputs.values().any(|given| given.values.contains_key(&key))
+}
+
 fn remembered(task: &Task, server: &Server) -> BTreeSet<Change> {
     kept(&task.standing, plan::site(server.site))
 }

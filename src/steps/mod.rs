@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::backup::entry::{Entry, Standing};
+use crate::backup::entry::{Entry, newest_good};
 use crate::backup::ledger::Ledger;
 use crate::backup::run::Runner;
 use crate::backup::{claim, shelf};
@@ -31,6 +31,7 @@ mod http;
 mod outside;
 mod page;
 pub mod plan;
+pub mod presence;
 mod preserve;
 mod site;
 mod store;
@@ -74,8 +75,8 @@ impl Hands for Executor {
         let doing: BoxFuture<'_, Result<Outcome, StepError>> = match &self.written(task)?.kind {
             Kind::Restore(server) => self.restore(task, server).boxed(),
             Kind::Verify(server) => self.verify(task, server).boxed(),
-            Kind::Accounts(server) => self.accounts(task, server).boxed(),
-            Kind::Open(server) => self.open(task, server).boxed(),
+            Kind::Accounts(server) => stopping(task, self.accounts(task, server)).boxed(),
+            Kind::Open(server) => stopping(task, self.open(task, server)).boxed(),
             Kind::LastBackup(server) => self.last_backup(task, server).boxed(),
             Kind::Preserve(preserve) => self.preserve(task, preserve).boxed(),
             Kind::MaintenancePage(page) => self.maintenance_page(task, page).boxed(),
@@ -84,7 +85,7 @@ impl Hands for Executor {
             Kind::Command(command) => self.command(task, command).boxed(),
             Kind::Manual { text } => return manual(task, text),
             Kind::Fence(server) => self.fence(task, server).boxed(),
-            Kind::Unfence(server) => self.unfence(task, server).boxed(),
+            Kind::Unfence(server) => stopping(task, self.unfence(task, server)).boxed(),
             Kind::Terraform(terraform) => self.terraform(task, terraform).boxed(),
             Kind::Manifests(manifests) => self.manifests(task, manifests).boxed(),
             Kind::Traffic(traffic) => self.traffic(task, traffic).boxed(),
@@ -99,7 +100,7 @@ impl Hands for Executor {
         }
         match &self.written(task)?.kind {
             Kind::Command(command) => self.undo_command(task, command).await,
-            Kind::Fence(server) => self.lift(task, server).await,
+            Kind::Fence(server) => stopping(task, self.lift(task, server)).await,
             Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
             Kind::MaintenancePage(page) => self.put_page_back(task, page).await,
             _ => Ok("nothing had to be taken back".to_owned()),
@@ -108,8 +109,18 @@ impl Hands for Executor {
 
     async fn newest(&self) -> Result<Option<Chosen>, StepError> {
         let entries = self.listing().await?;
-        let good = entries.iter().filter(|entry| entry.standing == Standing::Good);
-        Ok(good.max_by_key(|entry| entry.consistent_at).map(chosen))
+        Ok(newest_good(&entries).map(chosen))
+    }
+}
+
+/// A database that went silent is given up where it stands: whatever was done of the step is found when it is done again.
+async fn stopping<T>(task: &Task, work: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = task.cancel.cancelled() => Err(StepError::passing(
+            "the database has not answered in time; a part of it may be done, and is found when the step is done again",
+        )),
     }
 }
 

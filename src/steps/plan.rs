@@ -52,6 +52,14 @@ pub fn mistakes(failover: &[Written], failback: &[Written]) -> Vec<(&'static str
     mistakes
 }
 
+/// The same in lines, each with its key, for whoever checks a configuration.
+pub fn check(config: &crate::config::Config) -> Vec<String> {
+    mistakes(&config.failover_steps, &config.failback_steps)
+        .into_iter()
+        .map(|(list, mistake)| format!("{list}[{}].{}: {}", mistake.step + 1, mistake.key, mistake.message))
+        .collect()
+}
+
 /// Of one direction; with what only the kinds tell.
 fn mistakes_of(steps: &[Written], towards: Site) -> Vec<Mistake> {
     let plan = plan(steps);

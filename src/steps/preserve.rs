@@ -7,15 +7,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::database::restore_error;
-use super::{Executor, db_error};
-use crate::backup::entry::Entry;
-use crate::backup::run::RunSummary;
+use super::{Executor, db_error, plan, stopping};
+use crate::backup::entry::{Entry, Standing};
+use crate::backup::run::Runner;
 use crate::backup::{shelf, verify};
 use crate::config::steps::{Preserve, Server, Site};
 use crate::mysql::Address;
 use crate::recovery::engine::{StepError, Task};
-use crate::recovery::event::Outcome;
-use crate::recovery::plan;
+use crate::recovery::event::{Outcome, Proof};
+use crate::recovery::plan as recovery;
+use crate::recovery::rules::Rule;
 use crate::restore::divergence::script::Script;
 use crate::restore::divergence::since::Since;
 use crate::restore::divergence::{Divergence, divergence};
@@ -31,7 +32,7 @@ impl Executor {
         let server = &preserve.server;
         // Found before anything is frozen: the restore that follows would refuse to move a second old content aside.
         if server.site == Site::Primary {
-            self.no_old_content(task, server).await?;
+            stopping(task, self.no_old_content(task, server)).await?;
         }
         let mut notes = Vec::new();
         if let Some(instance) = &preserve.rds_snapshot {
@@ -40,18 +41,15 @@ impl Executor {
         let mut config = self.config_of(task, server).await?;
         config.store.prefix = shelf::preserved(&self.config.store.prefix);
         let runner = (self.runner)(&config, &self.backups, &self.control);
-        let done = self.take(task, &runner, true).await?;
-        notes.push(format!(
-            "{} under {}: {} rows in {} tables",
-            done.id, config.store.prefix, done.rows, done.tables
-        ));
+        let kept = self.kept_of(task, server, &runner, &config.store.prefix).await?;
+        notes.push(format!("{} under {}: {} rows", kept.id, config.store.prefix, kept.rows));
         let mut outputs = BTreeMap::new();
         if server.site == Site::Primary {
             let address = runner.finder.address().await.map_err(|error| StepError {
                 is_permanent: error.is_permanent(),
                 message: error.to_string(),
             })?;
-            let (told, counted) = self.divergence(task, &address, &done, &config.store.prefix).await?;
+            let (told, counted) = self.divergence(task, &address, &kept, &config.store.prefix).await?;
             notes.push(told);
             outputs.insert("divergence".to_owned(), counted);
         }
@@ -60,6 +58,30 @@ impl Executor {
             outputs,
             ..Outcome::default()
         })
+    }
+
+    /// The backup of that site under `preserved/`: the one that an earlier try of this operation made, or a new one.
+    async fn kept_of(&self, task: &Task, server: &Server, runner: &Runner, prefix: &str) -> Result<Entry, StepError> {
+        let standing = &task.standing;
+        // What was kept is still the whole only where no write could come after it.
+        let is_fenced = standing.fenced.get(&plan::site(server.site)) == Some(&Proof::Proven)
+            && !task.operation.has_accepted(Rule::Unfenced);
+        if is_fenced {
+            let opened = task.operation.opened_at;
+            let is_ours = |entry: &Entry| entry.blob == entry.id.blob(prefix) && entry.committed_at >= opened;
+            let kept = self.listing().await?.into_iter().find(is_ours);
+            if let Some(kept) = kept.filter(|kept| kept.standing == Standing::Preserved) {
+                let told = format!("{} was kept by an earlier try", kept.blob);
+                self.tell.tell(&task.step.name, &told);
+                return Ok(kept);
+            }
+        }
+        let done = self.take(task, runner, true).await?;
+        let blob = done.id.blob(prefix);
+        let listed = self.listing().await?.into_iter();
+        let mut kept = listed.filter(|entry| entry.blob == blob && entry.digest == done.digest);
+        kept.next()
+            .ok_or_else(|| StepError::passing(format!("{blob} was made, and is not in the store")))
     }
 
     /// Its name is the operation's, so that whoever does it again finds it.
@@ -88,26 +110,19 @@ impl Executor {
         &self,
         task: &Task,
         address: &Address,
-        done: &RunSummary,
+        kept: &Entry,
         prefix: &str,
     ) -> Result<(String, Value), StepError> {
         let unknown = |why: String| {
             let told = format!("what the standby never received was not computed: {why}");
             (told, json!({"computed": false, "why": why}))
         };
-        let Some(began) = task.standing.restored.get(&plan::Site::Standby) else {
+        let Some(began) = task.standing.restored.get(&recovery::Site::Standby) else {
             return Ok(unknown("nobody knows which backup the standby began from".to_owned()));
         };
         let entries = self.listing().await?;
-        let named = |blob: &str, digest: &str| {
-            let is = |entry: &&Entry| entry.blob == blob && entry.digest == digest;
-            entries.iter().find(is)
-        };
-        let kept = done.id.blob(prefix);
-        let Some(kept) = named(&kept, &done.digest) else {
-            return Err(StepError::passing(format!("{kept} was made, and is not in the store")));
-        };
-        let Some(began) = named(&began.blob, &began.digest) else {
+        let is = |entry: &&Entry| entry.blob == began.blob && entry.digest == began.digest;
+        let Some(began) = entries.iter().find(is) else {
             return Ok(unknown(format!(
                 "{}, which the standby began from, is not in the store any more",
                 began.blob
@@ -122,8 +137,8 @@ impl Executor {
             Err(error) if error.is_damage() => return Ok(unknown(format!("{}: {error}", began.blob))),
             Err(error) => return Err(restore_error(error.into())),
         };
-        let name = format!("{prefix}{}.divergence.sql.gz", done.id);
-        let mut script = Script::new(self.backups.clone(), name, run_id(task, done));
+        let name = format!("{prefix}{}.divergence.sql.gz", kept.id);
+        let mut script = Script::new(self.backups.clone(), name, run_id(task, kept));
         let tell = |text: &str| self.tell.tell(&task.step.name, text);
         let compared = divergence(address, &began, &index, &mut script, &tell, &task.cancel).await;
         let found = match compared {
@@ -131,7 +146,7 @@ impl Executor {
             found => found.map_err(restore_error)?,
         };
         let written = script
-            .commit(&head(task, &began.describe(), done, &found))
+            .commit(&head(task, &began.describe(), kept, &found))
             .await
             .map_err(restore_error)?;
         Ok((told(&found, written.as_deref()), counted(&found, written.as_deref())))
@@ -178,15 +193,15 @@ fn snapshot_name(service: &str, task: &Task) -> String {
 }
 
 /// The same for whoever does it again for the same backup.
-fn run_id(task: &Task, done: &RunSummary) -> String {
-    let mark = done.digest.get(..16).unwrap_or(&done.digest);
+fn run_id(task: &Task, kept: &Entry) -> String {
+    let mark = kept.digest.get(..16).unwrap_or(&kept.digest);
     format!("{:08x}{mark}", task.operation.number)
 }
 
-fn head(task: &Task, began: &str, done: &RunSummary, found: &Divergence) -> Vec<String> {
+fn head(task: &Task, began: &str, kept: &Entry, found: &Divergence) -> Vec<String> {
     let mut lines = vec![
         format!("PlanB, operation {}: what the old primary has and the standby never received.", task.operation.number),
-        format!("Compared: the old primary (as kept in {}) with {began}, which the standby began from.", done.id),
+        format!("Compared: the old primary (as kept in {}) with {began}, which the standby began from.", kept.id),
         "Replayed onto a copy of the latter it makes that equal to the former. Rows of the old primary replace whatever has".to_owned(),
         "their keys: read them before they go to a database that has taken writes since. Triggers fire as ever.".to_owned(),
     ];

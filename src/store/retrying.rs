@@ -18,8 +18,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{BlobStore, BlockNumber, Condition, ETag, Limits, Metadata, Properties, Served, StoreError, Upload};
+use crate::span;
 
 /// How often and how long. Delays double from `first_delay` to `longest_delay`, each drawn evenly from its upper half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +125,20 @@ impl<S: BlobStore> Retrying<S> {
 
     /// `call` makes one try. `bytes` is what it moves.
     async fn retry<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        operation: &'static str,
+        bytes: u64,
+        call: impl Fn() -> F,
+    ) -> Outcome<T> {
+        let span = span::work_at!(tracing::Level::DEBUG, "store request", operation, bytes);
+        let outcome = self.tried(operation, bytes, call).instrument(span.clone()).await;
+        if let Err(error) = &outcome.result {
+            span::failed(&span, error);
+        }
+        outcome
+    }
+
+    async fn tried<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         operation: &'static str,
         bytes: u64,

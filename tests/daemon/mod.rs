@@ -140,6 +140,12 @@ impl Daemon {
 
     /// Memory in use (`VmRSS`), and the most there ever was (`VmHWM`), in KiB.
     pub fn memory_kib(&self) -> (u64, u64) {
+        let [now, most] = self.memory_parts_kib(["VmRSS", "VmHWM"]);
+        (now, most)
+    }
+
+    /// Figures of the kernel's account of the process, in KiB.
+    pub fn memory_parts_kib<const N: usize>(&self, names: [&str; N]) -> [u64; N] {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
         let figure = |name: &str| {
             let line = status
@@ -148,7 +154,7 @@ impl Daemon {
                 .expect("a figure");
             line.trim_matches([':', ' ', '\t', 'k', 'B']).parse().expect("a number")
         };
-        (figure("VmRSS"), figure("VmHWM"))
+        names.map(figure)
     }
 
     /// SIGTERM, and its end.

@@ -22,6 +22,8 @@ pub enum Fault {
     Reset,
     /// The request is read, then nothing.
     Hang,
+    /// The server does it, and the answer never comes.
+    HangAfter,
     /// The server does it, but the answer is dropped and the connection reset.
     SwallowAnswer,
     /// Only this many bytes of the server's answer, head included, arrive.
@@ -38,14 +40,22 @@ pub struct Rule {
     pub containing: Vec<String>,
     pub fault: Fault,
     pub times: usize,
+    /// So many of them are let through before.
+    pub skips: usize,
 }
 
 impl Rule {
+    /// The first `skips` such requests meet no fault.
+    pub fn after(self, skips: usize) -> Self {
+        Self { skips, ..self }
+    }
+
     pub fn new(containing: &[&str], fault: Fault, times: usize) -> Self {
         Self {
             containing: containing.iter().map(ToString::to_string).collect(),
             fault,
             times,
+            skips: 0,
         }
     }
 }
@@ -62,6 +72,8 @@ struct Shared {
     rules: Mutex<Vec<Rule>>,
     /// Request line of every request, with what was done to it.
     log: Mutex<Vec<(String, Option<Fault>)>>,
+    /// Heads of those that the server did and nobody hears of.
+    done: Mutex<Vec<String>>,
 }
 
 impl HttpFault {
@@ -72,6 +84,7 @@ impl HttpFault {
             upstream,
             rules: Mutex::new(rules.into_iter().collect()),
             log: Mutex::default(),
+            done: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&shared)));
@@ -99,6 +112,11 @@ impl HttpFault {
     pub fn requests(&self, text: &str) -> Vec<(String, Option<Fault>)> {
         let log = self.shared.log.lock().expect("log");
         log.iter().filter(|(line, _)| line.contains(text)).cloned().collect()
+    }
+
+    /// How many requests were done by the server, and met [`Fault::HangAfter`].
+    pub fn done_unheard(&self) -> usize {
+        self.shared.done.lock().expect("done").len()
     }
 
     /// How many requests met a fault.
@@ -155,12 +173,17 @@ async fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
             }
         }
         Some(Fault::Delay(pause)) => tokio::time::sleep(*pause).await,
-        Some(Fault::SwallowAnswer | Fault::CutAnswer(_)) | None => {}
+        Some(Fault::HangAfter | Fault::SwallowAnswer | Fault::CutAnswer(_)) | None => {}
     }
     let mut upstream = TcpStream::connect(shared.upstream).await?;
     upstream.write_all(closing(&head).as_bytes()).await?;
     upstream.write_all(&body).await?;
     match fault {
+        Some(Fault::HangAfter) => {
+            upstream.read_to_end(&mut Vec::new()).await?;
+            shared.done.lock().expect("done").push(head);
+            std::future::pending().await
+        }
         Some(Fault::SwallowAnswer) => {
             upstream.read_to_end(&mut Vec::new()).await?;
             reset(client)
@@ -184,6 +207,10 @@ impl Shared {
         let met = rules
             .iter_mut()
             .find(|rule| rule.times > 0 && rule.containing.iter().all(|c| head.contains(c)))?;
+        if met.skips > 0 {
+            met.skips -= 1;
+            return None;
+        }
         met.times -= 1;
         Some(met.fault.clone())
     }

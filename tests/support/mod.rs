@@ -10,6 +10,7 @@
 pub mod accounts;
 pub mod census;
 pub mod cut;
+pub mod gate;
 pub mod mail;
 pub mod old;
 pub mod planb;
@@ -18,6 +19,7 @@ pub mod registry;
 pub mod restores;
 pub mod runner;
 pub mod server;
+pub mod sites;
 pub mod strict_moto;
 pub mod tls;
 

@@ -24,6 +24,8 @@ pub enum Manner {
 pub struct Message {
     pub head: String,
     pub body: String,
+    /// The same, where it is no text.
+    pub bytes: Vec<u8>,
     pub taken: bool,
 }
 
@@ -87,6 +89,10 @@ impl Receiver {
         lock(&self.inner.got).clone()
     }
 
+    pub fn count(&self) -> usize {
+        lock(&self.inner.got).len()
+    }
+
     pub fn taken(&self) -> Vec<Message> {
         self.got().into_iter().filter(|message| message.taken).collect()
     }
@@ -141,6 +147,7 @@ fn serve(connection: &TcpStream, inner: &Inner) -> std::io::Result<()> {
     lock(&inner.got).push(Message {
         head,
         body: String::from_utf8_lossy(&body).into_owned(),
+        bytes: body,
         taken: manner == Manner::Takes,
     });
     let mut writer = connection;

@@ -108,11 +108,12 @@ resource "azurerm_role_assignment" "operators_secrets" {
   principal_type       = "Group"
 }
 
+# Each writes its vote where the others read it: reading alone would leave the verdict unknown for ever.
 resource "azurerm_role_assignment" "watchers" {
   for_each = { for pair in setproduct(var.watchers, keys(local.containers)) : "${pair[0]}-${pair[1]}" => pair }
 
   scope              = local.containers[each.value[1]]
-  role_definition_id = azurerm_role_definition.planb["PlanB reader"].role_definition_resource_id
+  role_definition_id = azurerm_role_definition.planb[each.value[1] == "control" ? "PlanB watcher" : "PlanB reader"].role_definition_resource_id
   principal_id       = each.value[0]
 }
 

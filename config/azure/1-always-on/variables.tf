@@ -133,7 +133,7 @@ variable "uploader" {
 }
 
 variable "watchers" {
-  description = "Object ids of those who look and do not act."
+  description = "Object ids of the service principals that `planb watch` logs in as: each writes what it sees into the control data."
   type        = list(string)
   default     = []
 }

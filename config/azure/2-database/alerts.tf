@@ -5,6 +5,7 @@ locals {
   # https://learn.microsoft.com/azure/mysql/flexible-server/concepts-server-parameters#max_connections
   takes = lookup({ B_Standard_B2s = 341, B_Standard_B2ms = 683, B_Standard_B4ms = 1365 }, var.sku, 1365)
 
+  # Azure alerts on a part of the size, not on bytes that are free. Once the storage has grown by itself, this is earlier than free_gb, never later.
   alerts = {
     rds-cpu-high         = { metric = "cpu_percent", above = var.thresholds.cpu_percent }
     rds-storage-low      = { metric = "storage_percent", above = floor(100 * (1 - var.thresholds.free_gb / var.storage_gb)) }

@@ -10,8 +10,9 @@ locals {
   }
 
   gateway_alerts = {
-    # Azure gives no 95th percentile of it, only the mean.
-    alb-latency-high = { metric = "ApplicationGatewayTotalTime", above = local.limits.gateway_latency_seconds * 1000 }
+    # What the application takes to answer, as at the first site. Azure gives no 95th percentile of it, only the mean: a slow tenth of all
+    # requests is seen later here.
+    alb-latency-high = { metric = "BackendFirstByteResponseTime", above = local.limits.gateway_latency_seconds * 1000 }
     unhealthy-hosts  = { metric = "UnhealthyHostCount", above = 0 }
   }
 
@@ -23,12 +24,20 @@ locals {
     memory = "sum by (namespace, pod) (container_memory_working_set_bytes{${local.ours},container!=\"\"}) / sum by (namespace, pod) (kube_pod_container_resource_limits{${local.ours},resource=\"memory\"})"
   }
 
+  # Of each pool by itself: a full one makes up for no empty one. AKS names nodes aks-POOL-…; a pool of which nothing is heard has none.
+  ready = {
+    for pool in ["web", "was"] : pool =>
+    "label_replace(sum(kube_node_status_condition{condition=\"Ready\",status=\"true\",node=~\"aks-${pool}-.+\"}) or vector(0), \"pool\", \"${pool}\", \"\", \"\")"
+  }
+
+  restarts = "kube_pod_container_status_restarts_total{${local.ours}}"
+
   # Azure's own metrics do not know pods, its managed Prometheus does.
   pod_alerts = {
     node-count-low = {
       during     = "PT5M"
-      text       = "fewer nodes are ready than the pools' minimum"
-      expression = "sum(kube_node_status_condition{condition=\"Ready\",status=\"true\"}) < ${2 * var.nodes_min}"
+      text       = "fewer nodes of a pool are ready than its minimum"
+      expression = join(" or ", [for pool in ["web", "was"] : "${local.ready[pool]} < ${var.nodes_min}"])
     }
     pod-cpu-high = {
       during     = "PT5M"
@@ -41,9 +50,10 @@ locals {
       expression = "${local.of_limit.memory} > ${local.limits.pod_memory_percent / 100}"
     }
     pod-restart-high = {
-      during     = "PT1M"
-      text       = "a pod restarts again and again"
-      expression = "increase(kube_pod_container_status_restarts_total{${local.ours}}[5m]) > ${local.limits.pod_restarts}"
+      during = "PT1M"
+      text   = "a pod restarts again and again"
+      # Counted, not extrapolated as increase() would; a minute more, since what happened before a window's first sample is not in it.
+      expression = "max_over_time(${local.restarts}[6m]) - min_over_time(${local.restarts}[6m]) >= ${local.limits.pod_restarts}"
     }
   }
 }

@@ -191,30 +191,33 @@ pub async fn certificates(config: &Config, standing: &Standing) -> Vec<Certifica
             read: text.map_err(|error| error.to_string()).and_then(|text| read(&text)),
         });
     }
-    let mut greeted = BTreeSet::new();
-    for http in asked {
-        let Ok(url) = known(&http.url, &standing.outputs) else {
-            continue;
-        };
-        let host = url::Url::parse(&url).ok().map(|url| url.origin().ascii_serialization());
-        if url.starts_with("https://")
-            && host.is_some_and(|host| greeted.insert(host))
-            && let Some(found) = greet(&url, http).await
-        {
-            seen.push(found);
-        }
+    for (url, tls_ca) in asked_over_https(config, standing) {
+        seen.extend(greet(&url, tls_ca.as_deref()).await);
     }
     seen
 }
 
+/// What the plan's steps ask over https, as far as it is known yet: one address of each host, and who signed for it.
+pub fn asked_over_https(config: &Config, standing: &Standing) -> Vec<(String, Option<PathBuf>)> {
+    let mut hosts = BTreeSet::new();
+    let steps = config.failover_steps.iter().chain(&config.failback_steps);
+    let asked = steps.filter_map(|step| {
+        let Kind::Http(http) = &step.kind else { return None };
+        let url = known(&http.url, &standing.outputs).ok()?;
+        let host = url::Url::parse(&url).ok()?.origin().ascii_serialization();
+        (url.starts_with("https://") && hosts.insert(host)).then(|| (url, http.tls_ca.clone()))
+    });
+    asked.collect()
+}
+
 /// What an endpoint shows; None where nobody answers there tonight, which the night's own step will see.
-async fn greet(url: &str, http: &Http) -> Option<Certificate> {
+pub async fn greet(url: &str, tls_ca: Option<&Path>) -> Option<Certificate> {
     let mut builder = Client::builder()
         .timeout(GREET_WITHIN)
         .tls_info(true)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none());
-    if let Some(path) = &http.tls_ca {
+    if let Some(path) = tls_ca {
         let pem = tokio::fs::read(path).await.ok()?;
         builder = builder.tls_certs_only([reqwest::Certificate::from_pem(&pem).ok()?]);
     }

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Desk;
 use crate::cli::failure::Failure;
 use crate::cli::present;
 use crate::recovery::engine::Rest;
-use crate::recovery::event::Ended;
+use crate::recovery::event::{Ended, Proof};
 use crate::recovery::journal::Position;
-use crate::recovery::plan::{Aim, Site};
+use crate::recovery::plan::{Aim, Place, Site};
 use crate::recovery::rules::Rule;
+use crate::recovery::state::Progress;
 
 impl Desk {
     /// Gives the lease back, tells people how it went, and then whoever is at the screen.
@@ -78,14 +80,18 @@ impl Desk {
                 "{have} of {need} people have agreed; another one types: {command} --approve --as NAME"
             )),
             Rest::Refused(rules) => {
-                let lines: Vec<String> = rules.iter().map(|(step, rule)| explained(step, *rule)).collect();
+                let lines: Vec<String> = rules
+                    .iter()
+                    .map(|(step, rule)| explained(step, *rule, position))
+                    .collect();
                 part_way(lines.join("\nplanb: "))
             }
             Rest::Failed(steps) => {
-                let lines: Vec<String> = steps
-                    .iter()
-                    .map(|(step, error)| format!("step {step}: {error}"))
-                    .collect();
+                let failed = steps.iter().map(|(step, error)| format!("step {step}: {error}"));
+                // Told at once, rather than one after the other with each --resume.
+                let refused = refused(position);
+                let refused = refused.iter().map(|(step, rule)| explained(step, *rule, position));
+                let lines: Vec<String> = failed.chain(refused).collect();
                 part_way(lines.join("\nplanb: "))
             }
             Rest::Stopped => part_way("stopped".to_owned()),
@@ -96,14 +102,40 @@ impl Desk {
     }
 }
 
-fn explained(step: &str, rule: Rule) -> String {
+fn refused(position: &Position) -> Vec<(String, Rule)> {
+    let open = position.state.open();
+    open.map(|operation| operation.refused(&position.state.standing))
+        .unwrap_or_default()
+}
+
+/// Why fences could not be proven, as their steps say.
+fn unproven(position: &Position) -> Vec<String> {
+    let open = position.state.open();
+    let steps = open.iter().flat_map(|operation| &operation.steps);
+    steps
+        .filter_map(|(name, progress)| match progress {
+            Progress::Done { outcome, .. } if outcome.proof == Some(Proof::Unprovable) => {
+                Some(format!("{name}: {}", outcome.note))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn explained(step: &str, rule: Rule, position: &Position) -> String {
     let why = match rule {
-        Rule::Unfenced => "nobody could prove that the other site takes no more writes",
-        Rule::Unverified => "what was restored was not compared with its backup",
-        Rule::NeverServed => "the standby never served: it has nothing that the primary lacks",
-        Rule::Serving => "the site serves",
-        Rule::NotServing => "the site takes no writes",
-        _ => "a safety rule stands against it",
+        Rule::Unfenced => match unproven(position).as_slice() {
+            [] => "nobody could prove that the other site takes no more writes".to_owned(),
+            why => format!(
+                "nobody could prove that the other site takes no more writes ({}); once that is mended, --resume tries again",
+                why.join("; ")
+            ),
+        },
+        Rule::Unverified => "what was restored was not compared with its backup".to_owned(),
+        Rule::NeverServed => "the standby never served: it has nothing that the primary lacks".to_owned(),
+        Rule::Serving => "the site serves".to_owned(),
+        Rule::NotServing => "the site takes no writes".to_owned(),
+        _ => "a safety rule stands against it".to_owned(),
     };
     let way = if rule.can_be_waived() {
         format!("; to answer for it: --resume --accept {}=REASON", rule.name())
@@ -111,6 +143,43 @@ fn explained(step: &str, rule: Rule) -> String {
         String::new()
     };
     format!("step {step} is refused by the rule {}: {why}{way}", rule.name())
+}
+
+/// Steps here whose process is gone, and whose effect is waited for: whoever resumes would sit before a silent screen.
+pub fn still_at_work(position: &Position, here: Place, run: &str, now: Timestamp) -> Vec<String> {
+    let Some(operation) = position.state.open() else {
+        return Vec::new();
+    };
+    let mut lines = Vec::new();
+    for step in operation.plan.steps.iter().filter(|step| step.at == here) {
+        if let Progress::Running {
+            run: of,
+            bound,
+            interrupted: false,
+            ..
+        }
+        | Progress::TakingBack {
+            run: of,
+            bound,
+            interrupted: false,
+        } = operation.progress(&step.name)
+            && of != run
+            && *bound > now
+            && !step.guards_itself
+            && !operation.has_accepted(Rule::StillAtWork)
+        {
+            lines.push(format!(
+                "{}: step {} was begun by a process that is gone; what it began may still happen, so it is waited for until {}. Where \
+                 you know that nothing of it runs any more: {} --resume --accept {}=REASON",
+                Rule::StillAtWork.name(),
+                step.name,
+                present::time(*bound),
+                operation.aim.command(),
+                Rule::StillAtWork.name(),
+            ));
+        }
+    }
+    lines
 }
 
 /// Who serves, in one line.
@@ -171,6 +240,7 @@ fn result_json(rest: &Rest, position: &Position) -> Value {
         "v": 1,
         "result": result,
         "detail": detail,
+        "refused": refused(position).iter().map(|(step, rule)| json!({"step": step, "rule": rule.name()})).collect::<Vec<_>>(),
         "operation": operation.map(|operation| operation.number),
         "standing": standing_json(position),
         "steps": operation.map(crate::cli::screen::steps_json),

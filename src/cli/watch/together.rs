@@ -64,6 +64,19 @@ impl Together {
         }
     }
 
+    /// What they find, and since when it is called so.
+    pub fn in_a_line(&self) -> String {
+        let called = self.ruling.as_ref().map_or_else(String::new, |ruling| {
+            let ago = present::duration(ruling.lasted(self.now));
+            format!("; called {} {ago} ago, by {}", ruling.verdict, ruling.by)
+        });
+        let control = match self.tally.control {
+            Some(Health::Unhealthy) => "; the control plane does not answer, which alone does not count",
+            _ => "",
+        };
+        format!("{}{called}{control}", self.tally.summary())
+    }
+
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("watch     {}", self.tally.summary())];
         if let Some(ruling) = &self.ruling {

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::people;
 use crate::backup::entry::Standing;
 use crate::backup::rpo;
 use crate::dump::pipeline::Progress;
@@ -21,6 +22,8 @@ pub(super) fn of(facts: &Facts, now: Timestamp) -> (Registry, Registry) {
     let mut gauges = Gauges(Registry::with_prefix("planb"));
     backups(&mut gauges, facts, now);
     recovery(&mut gauges, facts);
+    people::watchers(&mut gauges, facts);
+    people::channels(&mut gauges, &facts.channels);
     let mut process = Gauges(Registry::with_prefix("process"));
     process.value("resident_memory_bytes", "Memory in use", resident_bytes());
     process.value(
@@ -42,10 +45,10 @@ struct AtSite {
 }
 
 /// Gauges of one moment.
-struct Gauges(Registry);
+pub(super) struct Gauges(pub(super) Registry);
 
 impl Gauges {
-    fn value(&mut self, name: &str, help: &str, value: impl Into<Option<f64>>) {
+    pub(super) fn value(&mut self, name: &str, help: &str, value: impl Into<Option<f64>>) {
         if let Some(value) = value.into() {
             self.0.register(name, help, ConstGauge::new(value));
         }
@@ -66,7 +69,7 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-fn seconds(at: Timestamp) -> f64 {
+pub(super) fn seconds(at: Timestamp) -> f64 {
     at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
 }
 
