@@ -37,6 +37,7 @@ mod runbook;
 mod runner;
 mod screen;
 mod standby;
+mod standstill;
 mod status;
 mod target;
 mod tell;
