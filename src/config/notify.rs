@@ -13,7 +13,7 @@ mod email;
 pub use email::{Email, MailTls};
 
 /// Names of what can be told.
-pub const EVENTS: [&str; 23] = [
+pub const EVENTS: [&str; 24] = [
     "backup-failed",
     "backup-damaged",
     "rpo-at-risk",
