@@ -891,12 +891,13 @@ async fn nobody_fences_beside_an_operation_that_may_want_the_site() {
     let lab = Lab::new();
     lab.world().unprovable = true;
     assert!(
-        lab.journal()
+        !lab.journal()
             .read()
             .await
             .expect("a journal")
             .state
-            .may_fence(Site::Primary)
+            .may_fence(Site::Primary),
+        "it serves"
     );
     lab.begin(full(false)).await;
     let (_, position) = lab.to_the_end().await;
@@ -1447,5 +1448,49 @@ async fn a_standby_that_cannot_open_is_given_up_and_the_primary_serves_again() {
     assert!(
         !position.state.standing.is_orphan(1, backup(99).consistent_at),
         "its backups are good again"
+    );
+}
+
+/// An answer is for what was known when it was given: one for a backup is none for the next.
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_for_of_one_backup_is_not_of_the_next() {
+    let lab = Lab::new();
+    lab.begin(full(false)).await;
+    let journal = lab.journal();
+    let mut position = journal.read().await.expect("a journal");
+    let accepted = Event::Accept(Accepted {
+        rule: Rule::Unverified.name().to_owned(),
+        reason: "a comment differs".to_owned(),
+        who: "kim".to_owned(),
+    });
+    position = journal
+        .append(&position, &lab.by(), accepted.clone())
+        .await
+        .expect("written");
+    assert!(position.state.open().expect("open").has_accepted(Rule::Unverified));
+    let newer = Chosen {
+        consistent_at: position
+            .state
+            .open()
+            .and_then(|open| open.backup.clone())
+            .expect("a backup")
+            .consistent_at
+            + jiff::SignedDuration::from_mins(5),
+        digest: "digest-newer".to_owned(),
+        ..position
+            .state
+            .open()
+            .and_then(|open| open.backup.clone())
+            .expect("a backup")
+    };
+    position = journal
+        .append(&position, &lab.by(), Event::Renewed { backup: newer })
+        .await
+        .expect("written");
+    assert!(!position.state.open().expect("open").has_accepted(Rule::Unverified));
+    position = journal.append(&position, &lab.by(), accepted).await.expect("written");
+    assert!(
+        position.state.open().expect("open").has_accepted(Rule::Unverified),
+        "asked and answered again"
     );
 }

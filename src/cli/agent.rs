@@ -36,6 +36,7 @@ use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
 use crate::serve::board::Board;
 use crate::span;
+use crate::steps;
 use crate::store::StoreError;
 use crate::store::retrying::Meter;
 
@@ -297,7 +298,13 @@ impl Driven {
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
         let clock = open::clock();
-        let mut holds = holds(rpo.state, clock.now(), survey.store_now, &known);
+        let mut holds = holds(
+            steps::plan::site(self.config.service.protects),
+            rpo.state,
+            clock.now(),
+            survey.store_now,
+            &known,
+        );
         let drilling = drilling(&self.config, &stores).await;
         holds
             .freezes

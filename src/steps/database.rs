@@ -206,6 +206,7 @@ impl Executor {
         let target = target::survey(&mut session)
             .await
             .map_err(|error| restore_error(error.into()))?;
+        task.confirm().await?;
         set_locked(&mut session, &accounts, false).await?;
         logins::make(&address, &accounts, &target)
             .await
@@ -214,6 +215,8 @@ impl Executor {
             .await
             .map_err(restore_error)?;
         let tried = logins::test(&address, &accounts, &target).await;
+        // Whoever went on meanwhile may have opened the site.
+        task.confirm().await?;
         set_locked(&mut session, &accounts, true).await?;
         session.close().await;
         let failed: Vec<String> = tried
@@ -257,6 +260,7 @@ impl Executor {
         };
         // At home only what a fence locked is unlocked, and nothing else.
         if server.site == Site::Standby {
+            task.confirm().await?;
             set_locked(&mut session, &accounts, false).await?;
         }
         session.close().await;

@@ -55,6 +55,7 @@ impl Executor {
     pub(super) async fn lift(&self, task: &Task, server: &Server) -> Result<String, StepError> {
         let fence = self.fence_of(self.address(task, server).await?).await?;
         let told = |text: &str| self.tell.tell(&task.step.name, text);
+        task.confirm().await?;
         let lifted = fence
             .lift(task.operation.number, &remembered(task, server), &told)
             .await
