@@ -71,7 +71,7 @@ fn no_verdict_for_a_while_is_told_once_and_its_end_once() {
     );
     let later = Concerns {
         changed_at: Some(now() - SignedDuration::from_secs(300)),
-        ..over
+        ..over.clone()
     };
     let again = next(&later, &blind, LONG, now(), "a", "r").expect("told");
     assert_eq!(again.closed, []);
