@@ -210,6 +210,9 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Of each of the runtime's threads.
+const STACK_BYTES: usize = 8 << 20;
+
 fn run(command: Command, common: Common) -> Result<(), Failure> {
     match command {
         Command::Completions { shell } => {
@@ -224,6 +227,8 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        // A failback's steps nest deeply: unoptimised, tokio's 2 MiB are too few (seen at "preserve"). Only what is touched takes memory.
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
