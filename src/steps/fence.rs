@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::database::Instead;
 use super::{Executor, plan};
@@ -80,12 +79,8 @@ impl Executor {
         let steps = self.config.failover_steps.iter().chain(&self.config.failback_steps);
         let written = steps.clone().find(|step| plan::fences(&step.kind) == Some(site));
         let task = written.and_then(|written| {
-            Some(Task {
-                step: plan::plan(std::slice::from_ref(written)).steps.pop()?,
-                operation: operation.clone(),
-                standing: standing.clone(),
-                cancel: CancellationToken::new(),
-            })
+            let step = plan::plan(std::slice::from_ref(written)).steps.pop()?;
+            Some(Task::beside(step, operation.clone(), standing.clone()))
         });
         let server = match written.map(|written| &written.kind).zip(task.as_ref()) {
             Some((Kind::Command(command), task)) => {
