@@ -420,6 +420,7 @@ mod tests {
             stage: 2,
             needs: needs.iter().map(ToString::to_string).collect(),
             timeout: Duration::from_secs(minutes * 60),
+            usually: None,
             at: At::Operator,
             goes_on: false,
             retries: 0,

@@ -37,6 +37,7 @@ mod runbook;
 mod runner;
 mod screen;
 mod standby;
+mod standstill;
 mod status;
 mod target;
 mod tell;
@@ -190,6 +191,7 @@ pub struct Common {
 
 /// Runs the process.
 pub fn main() -> ExitCode {
+    crate::agent::memory::bound();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -44,6 +44,8 @@ pub struct Step {
     pub stage: u8,
     pub needs: Vec<String>,
     pub timeout: Duration,
+    /// How long it usually takes, as far as whoever wrote the plan knows; what was measured counts for more.
+    pub usually: Option<Duration>,
     pub at: At,
     /// Whether the operation goes on without it when it failed.
     pub goes_on: bool,

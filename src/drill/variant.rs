@@ -304,7 +304,10 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert!(named.contains(&("database", vec!["pocketbank-drill"])), "{named:?}");
+        assert!(
+            named.contains(&("database", vec!["pocketbank-drill-8f3k"])),
+            "{named:?}"
+        );
         assert!(named.contains(&("cluster", vec![])), "{named:?}");
     }
 

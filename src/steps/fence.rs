@@ -80,7 +80,7 @@ impl Executor {
         let written = steps.clone().find(|step| plan::fences(&step.kind) == Some(site));
         let task = written.and_then(|written| {
             let step = plan::plan(std::slice::from_ref(written)).steps.pop()?;
-            Some(Task::beside(step, operation.clone(), standing.clone()))
+            Some(Task::outside(step, operation.clone(), standing.clone()))
         });
         let server = match written.map(|written| &written.kind).zip(task.as_ref()) {
             Some((Kind::Command(command), task)) => {

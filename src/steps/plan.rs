@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::steps::{At, Kind, Means, Site as Configured, Step as Written, Terraform};
+use crate::config::steps::{At, Kind, Means, Server, Site as Configured, Step as Written, Terraform};
 use crate::recovery::plan::{Aim, Mistake, OnFailure, Place, Plan, Role, Site, Step};
 
 pub fn site(site: Configured) -> Site {
@@ -21,19 +21,35 @@ pub fn plan(steps: &[Written]) -> Plan {
     }
 }
 
-/// The steps of a rehearsal: none means anything for who serves, all are done by who began it, and whatever was begun is taken back.
+/// The steps of a rehearsal: none means anything for who serves, each is done where it is done at night, and whatever was begun is taken back.
 pub fn rehearsal(steps: &[Written]) -> Plan {
     let mut plan = plan(steps);
+    // What the runner did on a server that the rehearsal makes goes with that server: nobody waits for a machine that may be gone.
+    let goes = |step: &&Written| match &step.kind {
+        Kind::Restore(server) | Kind::Verify(server) | Kind::Accounts(server) | Kind::Open(server) => {
+            step.at == At::Runner && is_made(&plan, &step.name, server)
+        }
+        _ => false,
+    };
+    let going: Vec<String> = steps.iter().filter(goes).map(|step| step.name.clone()).collect();
     for step in &mut plan.steps {
         if !matches!(step.role, Role::Restore(_) | Role::Verify(_)) {
             step.role = Role::Work;
         }
-        step.at = Place::Operator;
-        step.takes_back = true;
+        step.takes_back = !going.contains(&step.name);
         // Whoever takes over a rehearsal does so to clear it away.
         step.guards_itself = true;
     }
     plan
+}
+
+/// Whether a step of Terraform's before this one makes the very server.
+fn is_made(plan: &Plan, step: &str, server: &Server) -> bool {
+    let makes = |name: &str| {
+        let host = server.host.as_deref().unwrap_or_default();
+        plan.step(name).is_some_and(|step| step.kind == "terraform") && host.contains(&format!("${{{name}."))
+    };
+    plan.before(step).into_iter().any(makes)
 }
 
 /// What is wrong with the configured steps; empty where there are none.
@@ -159,6 +175,11 @@ fn mistakes_of(steps: &[Written], towards: Site) -> Vec<Mistake> {
 pub fn digest(steps: &[Written], plan: &Plan) -> String {
     let mut hash = Sha256::new();
     for step in steps.iter().filter(|step| plan.step(&step.name).is_some()) {
+        // How long it usually takes may be learnt meanwhile.
+        let step = Written {
+            usually: None,
+            ..step.clone()
+        };
         // References to secrets print as references; secrets themselves are nowhere in it.
         hash.update(format!("{step:?}\n"));
     }
@@ -302,5 +323,34 @@ fn guards_itself(kind: &Kind) -> bool {
         // Whoever wakes up late would lock the application out of a site that serves by then.
         Kind::Accounts(_) => false,
         Kind::Fence(_) | Kind::Unfence(_) | Kind::Traffic(_) | Kind::Command(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_rehearsal_is_done_where_the_night_is_and_what_goes_with_its_server_keeps_nobody_waiting() {
+        let text = include_str!("../../config/recovery.toml");
+        let config = Config::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        let plan = rehearsal(&config.failover_steps);
+        let told = |name: &str| plan.step(name).map(|step| (step.at, step.takes_back));
+        assert_eq!(told("database"), Some((Place::Operator, true)));
+        for name in ["restore", "compare", "accounts", "open"] {
+            assert_eq!(told(name), Some((Place::Runner, false)), "{name}: its server goes");
+        }
+        // A server that stands anyway keeps what nobody takes off it.
+        let text = text.replace("host = \"${database.host}\"\n", "");
+        let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let plan = rehearsal(&config.failover_steps);
+        let told = |name: &str| plan.step(name).map(|step| (step.at, step.takes_back));
+        assert_eq!(told("restore"), Some((Place::Runner, true)));
+        // The operator's own is taken back in its turn, also on a server that goes.
+        let text = include_str!("../../config/recovery.toml").replace("at = \"runner\"\n", "");
+        let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let plan = rehearsal(&config.failover_steps);
+        assert_eq!(plan.step("restore").map(|step| step.takes_back), Some(true));
     }
 }

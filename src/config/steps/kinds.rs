@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 /// Of every step.
-pub(super) const COMMON: [&str; 9] = [
+pub(super) const COMMON: [&str; 10] = [
     "drill",
     "name",
     "stage",
     "kind",
     "needs",
     "timeout",
+    "usually",
     "at",
     "on_failure",
     "retries",

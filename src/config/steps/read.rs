@@ -44,6 +44,7 @@ fn step(section: &mut Section<'_, '_>, default: Site) -> Option<Step> {
     let goes_on = section.choice("on_failure", &[("stop", false), ("continue", true)]);
     let retries = section.count("retries", 0..=100);
     let timeout = section.duration("timeout", SECOND..=7 * DAY);
+    let usually = section.duration("usually", SECOND..=7 * DAY);
     let drill = section.choice("drill", &[("run", Rehearsed::Run), ("skip", Rehearsed::Skip)]);
     let kinds: Vec<(&'static str, usize)> = KINDS.iter().enumerate().map(|(at, (name, _, _))| (*name, at)).collect();
     let kind = section.choice("kind", &kinds);
@@ -69,6 +70,7 @@ fn step(section: &mut Section<'_, '_>, default: Site) -> Option<Step> {
         stage: section.need("stage", stage, "1, 2 or 3, e.g. stage = 2"),
         needs,
         timeout: timeout.unwrap_or(usual),
+        usually,
         at: at.unwrap_or(At::Operator),
         goes_on: goes_on.unwrap_or(false),
         retries: retries.unwrap_or(if by_itself { 2 } else { 0 }),
