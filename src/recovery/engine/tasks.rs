@@ -1,20 +1,17 @@
 //! The tasks of one run, and how their ends become entries.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{LINGERS, Right, StepError, Task};
+use super::{LINGERS, StepError};
 use crate::recovery::event::{Ended, Event, Outcome};
 use crate::recovery::journal::Position;
-use crate::recovery::operation::Operation;
 use crate::recovery::plan::{Aim, Step};
-use crate::recovery::state::{Progress, Standing};
+use crate::recovery::state::Progress;
 
 /// What a task ended with.
 pub(super) type Finished = (String, bool, Result<Outcome, StepError>);
@@ -41,34 +38,6 @@ pub(super) enum Look {
     Newest,
     Renewed,
     Unknown(StepError),
-}
-
-/// Of whoever tries a step again that no operation is waiting for: no lease is about that.
-#[derive(Debug)]
-struct Nobodys;
-
-#[async_trait]
-impl Right for Nobodys {
-    fn lost(&self) -> CancellationToken {
-        CancellationToken::new()
-    }
-
-    async fn confirm(&self) -> bool {
-        true
-    }
-}
-
-impl Task {
-    /// A pending fence is raised again beside every operation.
-    pub fn beside(step: Step, operation: Operation, standing: Standing) -> Self {
-        Self {
-            step,
-            operation,
-            standing,
-            cancel: CancellationToken::new(),
-            right: Arc::new(Nobodys),
-        }
-    }
 }
 
 impl Tasks {
