@@ -1,16 +1,21 @@
 //! A proxy that says no: what runs behind it reaches the hosts that are allowed, and whatever else it asked for is written down.
 //!
-//! It proves what `planb doctor --dark` claims: a program that went through it to its end needed nobody else.
+//! It proves what `planb doctor --dark` claims: a program that went through it to its end needed nobody else. Where a network has a proxy of
+//! its own, what is allowed goes on through that.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use url::Url;
+
+use crate::secret::Secret;
 
 /// A request's head is smaller.
 const LARGEST_HEAD: usize = 16 << 10;
@@ -38,6 +43,108 @@ pub fn is_allowed(host: &str, allowed: &[String]) -> bool {
     })
 }
 
+/// A network's own proxy, as `HTTPS_PROXY` names it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Upstream {
+    address: String,
+    /// `Proxy-Authorization`, where the address holds a login.
+    authorization: Option<Secret>,
+    /// `NO_PROXY`: hosts and what is below them.
+    except: Vec<String>,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// None where the environment names none.
+    ///
+    /// # Errors
+    /// It names one that cannot be gone through; in words, without its login.
+    pub fn of_environment(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        let first = |names: [&str; 2]| names.iter().find_map(|name| get(name).filter(|text| !text.is_empty()));
+        let Some(text) = first(["HTTPS_PROXY", "https_proxy"]) else {
+            return Ok(None);
+        };
+        let wrong = "HTTPS_PROXY must be like http://HOST:PORT for a look in the dark, which goes through it";
+        let text = if text.contains("://") {
+            text
+        } else {
+            format!("http://{text}")
+        };
+        let url = Url::parse(&text).map_err(|_| wrong.to_owned())?;
+        let (Some(host), "http") = (url.host_str(), url.scheme()) else {
+            return Err(wrong.to_owned());
+        };
+        let login = (!url.username().is_empty()).then(|| {
+            let login = format!(
+                "{}:{}",
+                decoded(url.username()),
+                decoded(url.password().unwrap_or_default())
+            );
+            Secret::new(BASE64_STANDARD.encode(login))
+        });
+        let except = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+        Ok(Some(Self {
+            address: format!("{host}:{}", url.port().unwrap_or(80)),
+            authorization: login,
+            except: except
+                .split(',')
+                .map(|one| {
+                    one.trim()
+                        .trim_start_matches("*.")
+                        .trim_start_matches('.')
+                        .to_ascii_lowercase()
+                })
+                .filter(|one| !one.is_empty())
+                .collect(),
+        }))
+    }
+
+    fn leaves_out(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.except
+            .iter()
+            .any(|one| one == "*" || host == *one || host.ends_with(&format!(".{one}")))
+    }
+
+    /// A tunnel through it.
+    async fn connect(&self, host: &str, port: u16) -> std::io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(&self.address).await?;
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        };
+        let login = self
+            .authorization
+            .as_ref()
+            .map(|login| format!("Proxy-Authorization: Basic {}\r\n", login.expose()))
+            .unwrap_or_default();
+        let asked = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{login}\r\n");
+        stream.write_all(asked.as_bytes()).await?;
+        let answer = lines(&mut stream).await.unwrap_or_default();
+        match answer.split(' ').nth(1) {
+            Some("200") => Ok(stream),
+            _ => Err(std::io::Error::other("the network's own proxy refused")),
+        }
+    }
+}
+
+/// `%40` is an at sign again.
+fn decoded(text: &str) -> String {
+    let plain = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    url::form_urlencoded::parse(plain.as_bytes())
+        .next()
+        .map(|(text, _)| text.into_owned())
+        .unwrap_or_default()
+}
+
 #[derive(Debug, Default)]
 struct Asked {
     refused: BTreeSet<String>,
@@ -56,12 +163,13 @@ impl Proxy {
     ///
     /// # Errors
     /// There is none.
-    pub async fn start(allowed: Vec<String>) -> std::io::Result<Self> {
+    pub async fn start(allowed: Vec<String>, upstream: Option<Upstream>) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let asked = Arc::new(Mutex::new(Asked::default()));
         let mut serving = JoinSet::new();
-        serving.spawn(accept(listener, allowed, Arc::clone(&asked)));
+        let way = Arc::new(Way { allowed, upstream });
+        serving.spawn(accept(listener, way, Arc::clone(&asked)));
         Ok(Self {
             address,
             asked,
@@ -81,13 +189,27 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, allowed: Vec<String>, asked: Arc<Mutex<Asked>>) {
+/// Who may be reached, and how.
+struct Way {
+    allowed: Vec<String>,
+    upstream: Option<Upstream>,
+}
+
+impl Way {
+    async fn to(&self, host: &str, port: u16) -> std::io::Result<TcpStream> {
+        match self.upstream.as_ref().filter(|upstream| !upstream.leaves_out(host)) {
+            Some(upstream) => upstream.connect(host, port).await,
+            None => TcpStream::connect((host, port)).await,
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, way: Arc<Way>, asked: Arc<Mutex<Asked>>) {
     let mut connections = JoinSet::new();
-    let allowed = Arc::new(allowed);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&allowed), Arc::clone(&asked)))),
+                Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&way), Arc::clone(&asked)))),
                 // Out of file descriptors, say: a moment later there are some.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
@@ -96,13 +218,13 @@ async fn accept(listener: TcpListener, allowed: Vec<String>, asked: Arc<Mutex<As
     }
 }
 
-async fn serve(mut stream: TcpStream, allowed: Arc<Vec<String>>, asked: Arc<Mutex<Asked>>) {
+async fn serve(mut stream: TcpStream, way: Arc<Way>, asked: Arc<Mutex<Asked>>) {
     let Ok(Some(target)) = timeout(HEAD_WITHIN, head(&mut stream)).await else {
         return;
     };
     let (is_tunnel, host, port) = target;
-    if is_tunnel && is_allowed(&host, &allowed) {
-        let there = timeout(CONNECT_WITHIN, TcpStream::connect((host.as_str(), port))).await;
+    if is_tunnel && is_allowed(&host, &way.allowed) {
+        let there = timeout(CONNECT_WITHIN, way.to(&host, port)).await;
         match there {
             Ok(Ok(mut there)) => {
                 if stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.is_ok() {
@@ -127,8 +249,8 @@ async fn serve(mut stream: TcpStream, allowed: Arc<Vec<String>>, asked: Arc<Mute
         .await;
 }
 
-/// Whether it wants a tunnel, to which host and port. Bytes behind the head are not read: a client waits for the answer.
-async fn head(stream: &mut TcpStream) -> Option<(bool, String, u16)> {
+/// A head, as far as the empty line. Bytes behind it are not read: they are the tunnel's.
+async fn lines(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         if bytes.len() >= LARGEST_HEAD {
@@ -136,7 +258,12 @@ async fn head(stream: &mut TcpStream) -> Option<(bool, String, u16)> {
         }
         bytes.push(stream.read_u8().await.ok()?);
     }
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether it wants a tunnel, to which host and port.
+async fn head(stream: &mut TcpStream) -> Option<(bool, String, u16)> {
+    let text = lines(stream).await?;
     let mut words = text.lines().next()?.split(' ');
     let (method, target) = (words.next()?, words.next()?);
     if method == "CONNECT" {
@@ -144,7 +271,7 @@ async fn head(stream: &mut TcpStream) -> Option<(bool, String, u16)> {
         return Some((true, host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?));
     }
     // A plain request names its host in full.
-    let url = url::Url::parse(target).ok()?;
+    let url = Url::parse(target).ok()?;
     Some((false, url.host_str()?.to_owned(), url.port_or_known_default()?))
 }
 
@@ -174,7 +301,7 @@ mod tests {
     async fn a_tunnel_is_opened_to_whoever_is_allowed_and_nobody_else() {
         let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = server.local_addr().expect("an address").port();
-        let proxy = Proxy::start(vec!["127.0.0.1".to_owned()]).await.expect("a proxy");
+        let proxy = Proxy::start(vec!["127.0.0.1".to_owned()], None).await.expect("a proxy");
         let ask = async |line: String| {
             let mut stream = TcpStream::connect(proxy.address).await.expect("connected");
             stream
@@ -198,5 +325,61 @@ mod tests {
             server.accept().await
         });
         assert!(nobody_else.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_allowed_goes_on_through_the_networks_own_proxy() {
+        let own = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = own.local_addr().expect("an address");
+        let environment = |name: &str| match name {
+            "https_proxy" => Some(format!("http://us%40er:p%3Aw@{address}")),
+            "NO_PROXY" => Some(".internal.example, 127.0.0.1".to_owned()),
+            _ => None,
+        };
+        let upstream = Upstream::of_environment(environment).expect("one").expect("one");
+        assert!(
+            !format!("{upstream:?}").contains("dXNA"),
+            "a login is no text to be shown"
+        );
+        assert!(upstream.leaves_out("db.internal.example") && upstream.leaves_out("127.0.0.1"));
+        assert!(!upstream.leaves_out("example") && !upstream.leaves_out("evilinternal.example"));
+        let proxy = Proxy::start(vec![".azure.com".to_owned()], Some(upstream))
+            .await
+            .expect("a proxy");
+        let answers = async {
+            let (mut stream, _) = own.accept().await.expect("asked");
+            let asked = lines(&mut stream).await.expect("a head");
+            stream
+                .write_all(b"HTTP/1.1 200 Connected\r\nVia: own\r\n\r\nbehind it")
+                .await
+                .expect("sent");
+            asked
+        };
+        let asks = async {
+            let mut stream = TcpStream::connect(proxy.address).await.expect("connected");
+            let asked = b"CONNECT management.azure.com:443 HTTP/1.1\r\n\r\n";
+            stream.write_all(asked).await.expect("sent");
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.expect("an answer");
+            String::from_utf8(answer).expect("text")
+        };
+        let (asked, answer) = tokio::join!(answers, asks);
+        assert!(
+            asked.starts_with("CONNECT management.azure.com:443 HTTP/1.1\r\n"),
+            "{asked}"
+        );
+        assert!(asked.contains("Proxy-Authorization: Basic dXNAZXI6cDp3\r\n"), "{asked}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("behind it"),
+            "{answer}"
+        );
+
+        let of =
+            |text: &'static str| Upstream::of_environment(move |name| (name == "HTTPS_PROXY").then(|| text.to_owned()));
+        assert_eq!(of("").expect("none"), None);
+        assert!(of("proxy.example:3128").is_ok_and(|one| one.is_some()));
+        for wrong in ["https://proxy.example", "socks5://h:1"] {
+            assert!(of(wrong).expect_err("no way").contains("HTTPS_PROXY"), "{wrong}");
+        }
     }
 }

@@ -238,7 +238,7 @@ fn values(config: &Config, words: &Words, printing: &Printing) -> BTreeMap<&'sta
         ("traffic", traffic(config)),
         (
             "verify_to",
-            if config.standby.is_some() {
+            if config.standby.is_some() && !is_made(&config.failover_steps) {
                 "standby".to_owned()
             } else {
                 String::new()
@@ -340,6 +340,15 @@ fn what(kind: &Kind, words: &Words) -> String {
     }
 }
 
+/// Whether the plan makes the standby's server: by day there is none.
+fn is_made(steps: &[Step]) -> bool {
+    let server = |kind: &Kind| match kind {
+        Kind::Restore(server) => server.host.as_deref().map(|host| host.contains("${")),
+        _ => None,
+    };
+    steps.iter().find_map(|step| server(&step.kind)).unwrap_or(false)
+}
+
 /// How to confirm what a person does.
 fn manual(steps: &[Step], words: &Words) -> String {
     let lines: Vec<String> = steps
@@ -411,13 +420,11 @@ mod tests {
             stage: 2,
             needs: needs.iter().map(ToString::to_string).collect(),
             timeout: Duration::from_secs(minutes * 60),
+            usually: None,
             at: At::Operator,
             goes_on: false,
             retries: 0,
-            kind: Kind::Restore(Server {
-                site: crate::config::steps::Site::Standby,
-                host: None,
-            }),
+            kind: Kind::Restore(Server::of(crate::config::steps::Site::Standby)),
             drill: None,
         };
         let all = [step("a", 5, &[]), step("b", 10, &["a"]), step("c", 12, &[])];

@@ -1292,11 +1292,16 @@ fn what_is_prepared_and_looked_at_is_read_with_its_mistakes() {
             "quota.compute",
         ),
         (
+            "[quota]\nsubscription = \"s\"\nlocation = \"x\"\nnetwork = [\"PublicIPAddresses=two\"]\n",
+            "quota.network",
+        ),
+        (
             "[quota]\nsubscription = \"s\"\nlocation = \"x\"\nendpoint = \"http://x.example\"\n",
             "quota.endpoint",
         ),
         ("[doctor]\ndark_schedule = \"daily\"\n", "doctor.dark_schedule"),
         ("[doctor]\ndark_allow = [\"*.x\"]\n", "doctor.dark_allow"),
+        ("[doctor]\nrunner_max_age = \"2\"\n", "doctor.runner_max_age"),
         ("[doctor]\ndark = true\n", "doctor.dark"),
     ] {
         let error = Config::parse(&format!("{base}{text}")).expect_err(key);

@@ -1,12 +1,18 @@
 //! `planb prepare` and `planb doctor --dark` with real Terraform, real servers and a real registry: a plan to which nothing is wrong,
 //! and then one thing after the other that would fail tonight.
 
+mod daemon;
+#[path = "support/fake_kubernetes.rs"]
+mod fake_kubernetes;
 mod support;
 
 use std::path::Path;
 use std::process::Command;
 
+use daemon::Daemon;
+use fake_kubernetes::FakeKubernetes;
 use serde_json::Value;
+use support::receiver::{Manner, Receiver};
 use support::{Flavor, Planb, Registry, Server, reader};
 
 const PLAN: &str = r#"
@@ -489,4 +495,99 @@ fn what_azure_has_not_enough_of_is_told_while_there_is_time_to_ask_for_more() {
                 .contains("authorization: bearer arm-t0ken"),
         "{asked:?}"
     );
+}
+
+#[test]
+fn the_agent_looks_by_the_clock_tells_people_and_leaves_the_operators_look_alone() {
+    let lab = Lab::new();
+    let mut planb = lab.planb;
+    planb.json(&["--json", "prepare"]);
+    // What a person found stays beside what the agent finds, on the same machine.
+    let places = |planb: &Planb| -> Vec<(String, i64)> {
+        let status = planb.json(&["--json", "status"]);
+        let looks = status["dark"].as_array().cloned().unwrap_or_default();
+        let pair = |one: &Value| Some((one["place"].as_str()?.to_owned(), one["errors"].as_i64()?));
+        looks.iter().filter_map(pair).collect()
+    };
+    assert_eq!(places(&planb), [("operator".to_owned(), 0)]);
+    std::fs::remove_file(planb.path().join("switch")).expect("removed");
+
+    let hook = Receiver::start(Manner::Takes);
+    planb.env.push(("HOOK".to_owned(), hook.url("hook")));
+    planb.configure("[[notify.channels]]\nname = \"oncall\"\nkind = \"slack\"\nurl = \"env:HOOK\"\n");
+    // It was asleep whenever its time came: what it owes it does soon after it started.
+    let agent = Daemon::start(&planb);
+    let told = hook.wait(&["planb doctor --dark"]);
+    assert!(told.body.contains("not on this machine"), "{}", told.body);
+    let looks = places(&planb);
+    assert_eq!(looks, [("agent".to_owned(), 1), ("operator".to_owned(), 0)]);
+    let status = planb.ok(&["status"]);
+    assert!(
+        status.contains("nothing would fail tonight (the operator on") && status.contains("step traffic"),
+        "{status}"
+    );
+    drop(agent);
+}
+
+#[test]
+fn what_production_runs_is_asked_of_its_cluster() {
+    let lab = Lab::new();
+    let planb = &lab.planb;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
+    let production = runtime.block_on(FakeKubernetes::start());
+    write(&lab.path("production.kubeconfig"), production.kubeconfig().expose());
+    planb.reconfigure(
+        "[prepare]\n",
+        &format!(
+            "[prepare]\nproduction_kubeconfig = \"{}/production.kubeconfig\"\n",
+            planb.path().display()
+        ),
+    );
+    let manifest = std::fs::read_to_string(lab.path("manifests/app.yaml")).expect("a manifest");
+    let digest = manifest
+        .split_once('@')
+        .and_then(|(_, rest)| rest.lines().next())
+        .expect("a digest");
+    let from = lab._registries.0.host();
+    let pod = |image: &str, init: &str| {
+        serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app-1", "namespace": "was"},
+            "status": {"containerStatuses": [{"name": "app", "image": "x", "imageID": image}],
+                "initContainerStatuses": [{"name": "i", "image": "y", "imageID": init}]}})
+    };
+    let other = format!("sha256:{}", "0b".repeat(32));
+    let warned = |planb: &Planb| -> Option<String> {
+        let printed = planb.run(&["--json", "prepare"]);
+        let text = String::from_utf8_lossy(&printed.stdout).into_owned();
+        let read: Value = serde_json::from_str(text.lines().last().unwrap_or_default()).expect("JSON");
+        assert_eq!(read["failures"], serde_json::json!([]), "{read:#}");
+        let findings = read["findings"].as_array().cloned().unwrap_or_default();
+        let about = findings
+            .iter()
+            .find(|one| one["about"].as_str().is_some_and(|about| about.starts_with("image ")));
+        about.and_then(|one| one["what"].as_str().map(str::to_owned))
+    };
+    let path = "/api/v1/namespaces/was/pods/app-1";
+    production.put(
+        path,
+        pod(&format!("{from}/team/app@{digest}"), &format!("busybox@{other}")),
+    );
+    assert_eq!(warned(planb), None, "the same one");
+    production.put(
+        path,
+        pod(&format!("{from}/team/app@{other}"), &format!("busybox@{digest}")),
+    );
+    let told = warned(planb).expect("another one");
+    assert!(
+        told.contains("production runs another one") && told.contains(&other),
+        "{told}"
+    );
+    // A cluster that refuses is told, and keeps nothing from being prepared.
+    production.fail("GET /api/v1/pods", fake_kubernetes::Fault::Status(403), 99);
+    let failed = planb.fails(1, &["prepare"]);
+    assert!(
+        failed.contains("FAILED   production's cluster") && failed.contains("403"),
+        "{failed}"
+    );
+    assert!(failed.contains("prepared 1 images"), "{failed}");
 }

@@ -1,13 +1,16 @@
 //! Rehearsals with real MySQL and a real Terraform that starts one: the report's numbers, what is left, and what is not touched.
 
+mod daemon;
 mod support;
 
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use daemon::Daemon;
 use serde_json::Value;
 use support::planb::PASSWORD;
+use support::receiver::{Manner, Receiver};
 use support::{Flavor, Planb, Server, lab_dir, reader};
 
 const PLAN: &str = r#"
@@ -16,7 +19,7 @@ name = "database"
 stage = 2
 kind = "terraform"
 dir = "DIR/database"
-variables = ["port=PORT", "dir=DIR/servers", "lab=LAB", "script=SCRIPT"]
+variables = ["port=PORT", "dir=DIR/servers", "lab=LAB", "script=SCRIPT", "flavor=FLAVOR"]
 secrets = ["password=env:PLANB_SOURCE_PASSWORD"]
 
 [[failover_steps]]
@@ -78,6 +81,7 @@ variable "port" { type = string }
 variable "dir" { type = string }
 variable "lab" { type = string }
 variable "script" { type = string }
+variable "flavor" { type = string }
 variable "password" {
   type      = string
   sensitive = true
@@ -88,9 +92,10 @@ resource "terraform_data" "server" {
     dir  = "${var.dir}/${terraform.workspace}"
     lab  = var.lab
     script = var.script
+    flavor = var.flavor
   }
   provisioner "local-exec" {
-    command = "mkdir -p ${var.dir} && ${self.input.script} start mysql --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/mysql/bin/mysql --no-defaults -uroot -S $socket -e \"CREATE USER IF NOT EXISTS dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\""
+    command = "mkdir -p ${var.dir} && { ${self.input.script} stop ${self.input.dir} || true; } && rm -rf ${self.input.dir} && ${self.input.script} start ${self.input.flavor} --port ${self.input.port} --dir ${self.input.dir} > ${self.input.dir}.told && read -r port pid socket dir < ${self.input.dir}.told && ${var.lab}/${self.input.flavor}/bin/${self.input.flavor} --no-defaults -uroot -S $socket -e \"DROP USER IF EXISTS ''@'localhost'; CREATE USER IF NOT EXISTS dba@'%' IDENTIFIED BY '$TF_VAR_password'; GRANT ALL ON *.* TO dba@'%' WITH GRANT OPTION\" && touch ${var.dir}/../made && while [ -e ${var.dir}/../hold ]; do sleep 0.1; done"
     environment = { PLANB_LAB = self.input.lab }
   }
   provisioner "local-exec" {
@@ -122,9 +127,9 @@ fn script(path: PathBuf, text: &str) {
 }
 
 impl Lab {
-    fn new() -> Self {
-        let primary = Server::start(Flavor::MySql, &[]);
-        let standby = Server::start(Flavor::MySql, &[]);
+    fn new(flavor: Flavor) -> Self {
+        let primary = Server::start(flavor, &[]);
+        let standby = Server::start(flavor, &[]);
         primary.sql(&format!(
             "CREATE DATABASE bank; CREATE USER app@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON bank.* TO app@'%';
              CREATE TABLE bank.accounts (id INT PRIMARY KEY, money INT NOT NULL);
@@ -150,7 +155,8 @@ impl Lab {
             .replace("DIR", &dir)
             .replace("PORT", &standby.port.to_string())
             .replace("LAB", &lab_dir().canonicalize().expect("a lab").display().to_string())
-            .replace("SCRIPT", &script_path);
+            .replace("SCRIPT", &script_path)
+            .replace("FLAVOR", flavor.name());
         planb.configure(&format!(
             "{}{}[drill]\nvariables = [\"port={port}\"]\nto = \"mysql://dba@127.0.0.1:{port}\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\n\
              tls = \"off\"\n[[accounts]]\nname = \"app\"\ngrants = [\"ALL ON bank.*\"]\npassword = \"env:PLANB_SOURCE_PASSWORD\"\n{plan}",
@@ -160,7 +166,10 @@ impl Lab {
         std::fs::create_dir(planb.path().join("database")).expect("a directory");
         std::fs::write(planb.path().join("database/main.tf"), DATABASE).expect("a configuration");
         // Health: the application logs in and sees its money on the rehearsal's server.
-        let client = lab_dir().canonicalize().expect("a lab").join("mysql/bin/mysql");
+        let client = lab_dir()
+            .canonicalize()
+            .expect("a lab")
+            .join(format!("{0}/bin/{0}", flavor.name()));
         script(
             planb.path().join("healthy"),
             &format!(
@@ -258,7 +267,7 @@ impl Lab {
 
 #[test]
 fn a_rehearsal_beside_a_running_agent_measures_and_leaves_nothing() {
-    let lab = Lab::new();
+    let lab = Lab::new(Flavor::MySql);
     let refused = lab.planb.fails(3, &["drill"]);
     assert!(refused.contains("no good backup"), "{refused}");
     let plan = lab.planb.ok(&["drill", "--plan", "--stage", "3"]);
@@ -372,6 +381,16 @@ fn a_rehearsal_beside_a_running_agent_measures_and_leaves_nothing() {
     );
     let refused = lab.planb.fails(2, &["drill"]);
     assert!(refused.contains("drill.to") && refused.contains("real"), "{refused}");
+    // Known beforehand: a warning, and a mistake where the clock would begin it.
+    let checked = lab.planb.ok(&["config", "check"]);
+    assert!(checked.contains("warning: drill.to: planb drill refuses"), "{checked}");
+    lab.planb.reconfigure("[drill]", "[drill]\nschedule = \"0 4 * * *\"\n");
+    let mistaken = lab.planb.fails(2, &["config", "check"]);
+    assert!(
+        mistaken.contains("drill.to: is a database of the real thing"),
+        "{mistaken}"
+    );
+    lab.planb.reconfigure("[drill]\nschedule = \"0 4 * * *\"\n", "[drill]");
     lab.planb.reconfigure(
         &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.standby.port),
         &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.port),
@@ -407,7 +426,7 @@ fn killed_halfway_it_is_cleared_away() {
         .and_then(|rounds| rounds.parse().ok())
         .unwrap_or(1);
     println!("PLANB_SEED={seed}");
-    let lab = Lab::new();
+    let lab = Lab::new(Flavor::MySql);
     lab.planb.backup(&[]);
     for round in 0..rounds {
         let (what, step) = boundaries[(usize::try_from(seed % 1_000).expect("small") + round) % boundaries.len()];
@@ -422,9 +441,35 @@ fn killed_halfway_it_is_cleared_away() {
             dry.contains("a drill is open"),
             "its hold lasts as long as its lease: {dry}"
         );
-        let cleaned = lab.planb.json(&["--json", "drill", "--clean"]);
-        assert_eq!(cleaned["result"], "interrupted", "{cleaned}");
-        assert!(cleaned["drill"]["cleaned_at"].is_string(), "{cleaned}");
+        // Its lease expires; from then on it is one that was left, for everybody who looks.
+        let until = Instant::now() + Duration::from_secs(90);
+        while !lab.planb.ok(&["status"]).contains("LEFT STANDING") {
+            assert!(Instant::now() < until, "{}", lab.planb.ok(&["status"]));
+        }
+        let told = support::planb::text(&lab.planb.run(&["check"]));
+        assert!(
+            told.contains("was left standing") && told.contains("drill --clean"),
+            "{told}"
+        );
+        // Whatever the plan is by now: it is taken back by what it began with.
+        let began_with = std::fs::read_to_string(lab.planb.config()).expect("a configuration");
+        lab.planb.reconfigure("name = \"database\"", "name = \"server\"");
+        lab.planb.reconfigure("needs = [\"database\"]", "needs = [\"server\"]");
+        lab.planb.reconfigure(
+            "DIR/database"
+                .replace("DIR", &lab.planb.path().display().to_string())
+                .as_str(),
+            "/nonexistent",
+        );
+        let mut agent = lab.planb.spawn(&["agent"]);
+        lab.wait_for(&mut agent, "ended", "");
+        agent.kill().expect("killed");
+        agent.wait().expect("ended");
+        lab.planb.write_config(&began_with);
+        let listed = lab.planb.json(&["--json", "drill", "--list"]);
+        let cleaned = &listed["drills"][0];
+        assert_eq!(cleaned["result"], "interrupted", "{listed}");
+        assert!(cleaned["cleaned_at"].is_string(), "{listed}");
         lab.assert_clean();
         let dry = lab.planb.ok(&["prune", "--dry-run"]);
         assert!(!dry.contains("a drill is open"), "{dry}");
@@ -460,4 +505,287 @@ fn killed_halfway_it_is_cleared_away() {
     lab.planb.fails(4, &args);
     let refused = lab.planb.fails(3, &["drill"]);
     assert!(refused.contains("a failover or failback is open"), "{refused}");
+}
+
+/// By the agent's clock; at its stop Terraform comes to rest instead of being killed, a person goes on, and what is real under another name
+/// is known for what it is.
+#[test]
+fn by_schedule_it_is_told_of_and_a_stop_of_the_agent_leaves_what_can_be_gone_on_with() {
+    let mut lab = Lab::new(Flavor::MySql);
+    lab.planb.backup(&[]);
+    let people = Receiver::start(Manner::Takes);
+    lab.planb.env.push(("PEOPLE".into(), people.url("told")));
+    lab.planb.configure(
+        "[[notify.channels]]\nname = \"people\"\nkind = \"webhook\"\nurl = \"env:PEOPLE\"\nseverity = \"info\"\n\
+         events = [\"drill-result\", \"drill-left\"]\n",
+    );
+    lab.planb
+        .reconfigure("[drill]", "[drill]\nschedule = \"* * * * * *\"\n");
+    let mut agent = Daemon::start(&lab.planb);
+    let soon = Duration::from_secs(120);
+    let told = agent.wait("a rehearsal that people are told of", soon, |_| {
+        people
+            .taken()
+            .into_iter()
+            .map(|message| message.body)
+            .find(|body| body.contains("drill-result"))
+    });
+    assert!(told.contains("met"), "{told}");
+    let listed = lab.planb.json(&["--json", "drill", "--list"]);
+    assert_eq!(
+        (
+            listed["drills"][0]["stage"].as_u64(),
+            listed["drills"][0]["who"].as_str()
+        ),
+        (Some(2), Some("schedule")),
+        "{listed}"
+    );
+
+    // The next one is in the middle of Terraform's work when the agent is stopped.
+    let (hold, made) = (lab.planb.path().join("hold"), lab.planb.path().join("made"));
+    std::fs::write(&hold, "").expect("a file");
+    let _ = std::fs::remove_file(&made);
+    agent.wait("Terraform at work", soon, |_| made.exists().then_some(()));
+    let ended = agent.stop();
+    assert!(ended.status.success(), "{}", ended.heard.told());
+    let notices = ended.heard.notices();
+    assert!(
+        notices.iter().any(|(_, text)| text.starts_with("EXTEND_TIMEOUT_USEC=")),
+        "the service manager is asked for patience: {notices:?}"
+    );
+    let state = lab
+        .planb
+        .path()
+        .join("database/terraform.tfstate.d/drill/terraform.tfstate");
+    let state = std::fs::read_to_string(state).expect("a state");
+    assert!(
+        state.contains("terraform_data"),
+        "what was begun is in the state: {state}"
+    );
+    let status = lab.planb.ok(&["status"]);
+    assert!(
+        status.contains("LEFT STANDING"),
+        "at once, its lease was given back: {status}"
+    );
+
+    // A person goes on where it stands, by the configuration that it began with.
+    std::fs::remove_file(&hold).expect("removed");
+    lab.planb.reconfigure("schedule = \"* * * * * *\"\n", "");
+    let resumed = lab.planb.json(&["--json", "drill", "--resume"]);
+    assert_eq!(resumed["result"], "met", "{resumed}");
+    lab.assert_clean();
+
+    // What would be called like the real one is not made.
+    let root = lab.planb.path().join("database/main.tf");
+    std::fs::write(
+        &root,
+        DATABASE.replace("flavor = var.flavor", "flavor = var.flavor\n    name = \"bank-dr\""),
+    )
+    .expect("written");
+    let failed = lab.planb.fails(1, &["drill"]);
+    assert!(
+        failed.contains("called like what is real")
+            && failed.contains("bank-dr")
+            && failed.contains("[drill] variables"),
+        "{failed}"
+    );
+    lab.assert_clean();
+    std::fs::write(&root, DATABASE).expect("written");
+
+    // The source, and a standby that was restored in earnest, by a name that nobody wrote down: the servers say who they are.
+    lab.planb.ok(&["restore"]);
+    lab.planb
+        .reconfigure("kind = \"terraform\"", "kind = \"terraform\"\ndrill = \"skip\"");
+    let own = format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.port);
+    for (port, says) in [
+        (lab.primary.port, "the real thing under another name"),
+        (lab.standby.port, "was restored in earnest"),
+    ] {
+        let real = format!("to = \"mysql://dba@localhost:{port}\"");
+        lab.planb.reconfigure(&own, &real);
+        let failed = lab.planb.fails(1, &["drill"]);
+        assert!(failed.contains(says), "{failed}");
+        lab.planb.reconfigure(&real, &own);
+    }
+    assert_eq!(lab.standby.sql("SELECT SUM(money) FROM bank.accounts").trim(), "200");
+    let bookkeeping = lab.primary.sql("SHOW DATABASES LIKE 'planb'");
+    assert_eq!(bookkeeping.trim(), "", "the source is read, never written");
+}
+
+/// The process that a step of the plan started, whatever becomes of the test.
+struct Machine(PathBuf);
+
+impl Machine {
+    fn is_up(&self) -> bool {
+        let told = std::process::Command::new(&self.0).arg("is-running").status();
+        told.expect("its program").success()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new(&self.0).arg("stop").status();
+    }
+}
+
+/// As the bank's plan has it: nobody but the runner reaches the database, and its machine is started for the rehearsal.
+#[test]
+fn each_step_is_done_where_it_is_at_night_and_the_runner_s_machine_goes_as_it_came() {
+    let lab = Lab::new(Flavor::MySql);
+    lab.planb.backup(&[]);
+    for kind in ["restore", "verify", "accounts", "standby-open"] {
+        let plain = format!("kind = \"{kind}\"\n");
+        lab.planb.reconfigure(&plain, &format!("{plain}at = \"runner\"\n"));
+    }
+    lab.planb.reconfigure("[drill]\n", "[drill]\nrunner_within = \"1s\"\n");
+    let planned = lab.planb.json(&["--json", "drill", "--plan", "--stage", "2"]);
+    assert_eq!(planned["steps"][1]["at"], "runner", "{planned}");
+
+    // Nobody comes: it says so, and leaves nothing.
+    let failed = lab.planb.fails(1, &["drill"]);
+    assert!(failed.contains("no runner took up restore within"), "{failed}");
+    lab.assert_clean();
+    let events = lab.drill_events();
+    assert!(
+        !events.contains(&("started".to_owned(), "restore".to_owned())),
+        "{events:?}"
+    );
+
+    let power = lab.planb.path().join("power");
+    let (dir, program, config) = (
+        lab.planb.path().display(),
+        env!("CARGO_BIN_EXE_planb"),
+        lab.planb.config().display().to_string(),
+    );
+    script(
+        power.clone(),
+        &format!(
+            "up() {{ [ -e {dir}/runner.pid ] && kill -0 \"$(cat {dir}/runner.pid)\" 2>/dev/null; }}\n\
+             case $1 in\n\
+             is-running) up ;;\n\
+             start) setsid {program} --config {config} runner >>{dir}/runner.log 2>&1 </dev/null & echo $! >{dir}/runner.pid ;;\n\
+             stop) up || exit 0; kill \"$(cat {dir}/runner.pid)\"; while up; do sleep 0.1; done ;;\n\
+             esac"
+        ),
+    );
+    let machine = Machine(power.clone());
+    lab.planb
+        .reconfigure("runner_within = \"1s\"", "runner_within = \"1m\"");
+    lab.planb.configure(&format!(
+        "[[failover_steps]]\nname = \"runner\"\nstage = 2\nkind = \"command\"\ndrill = \"run\"\nprogram = \"{}\"\n\
+         args = [\"start\"]\nprobe = [\"is-running\"]\nundo = [\"stop\"]\nenvironment = [\"PLANB_SOURCE_PASSWORD\", \"XDG_STATE_HOME\"]\n",
+        power.display()
+    ));
+    lab.planb
+        .reconfigure("needs = [\"database\"]", "needs = [\"database\", \"runner\"]");
+    let told = lab.planb.json(&["--json", "drill", "--stage", "3"]);
+    let log = || std::fs::read_to_string(lab.planb.path().join("runner.log")).unwrap_or_default();
+    assert_eq!(told["result"], "met", "{told}\n{}", log());
+    assert!(!machine.is_up(), "its machine rests again");
+    lab.assert_clean();
+    let history = lab.planb.json(&["--json", "history"]);
+    let entries = history["drills"].as_array().expect("entries").clone();
+    let by = |step: &str| {
+        let done = entries
+            .iter()
+            .rfind(|entry| entry["event"]["what"] == "done" && entry["event"]["step"] == step);
+        done.map(|entry| entry["by"]["who"].as_str().unwrap_or_default().to_owned())
+    };
+    for (step, is_of_the_runner) in [
+        ("database", false),
+        ("restore", true),
+        ("compare", true),
+        ("open", true),
+        ("healthy", false),
+    ] {
+        assert_eq!(
+            by(step).map(|who| who == "runner"),
+            Some(is_of_the_runner),
+            "{step}: {history}"
+        );
+    }
+
+    // A failover that is begun meanwhile needs the machine.
+    script(
+        lab.planb.path().join("healthy"),
+        &format!("touch {dir}/waits; while [ ! -e {dir}/never ]; do sleep 0.1; done"),
+    );
+    let drill = lab.planb.spawn(&["drill", "--stage", "3"]);
+    let until = Instant::now() + Duration::from_secs(120);
+    while !lab.planb.path().join("waits").exists() {
+        assert!(Instant::now() < until, "its last step never begins: {}", log());
+        std::thread::yield_now();
+    }
+    lab.planb.configure("[failover]\napprovers = 2\n");
+    lab.planb.fails(
+        4,
+        &[
+            "failover",
+            "--stage",
+            "2",
+            "--yes",
+            "--as",
+            "ana",
+            "--accept",
+            "backup-unproven=t",
+            "--accept",
+            "primary-healthy=t",
+        ],
+    );
+    let output = drill.wait_with_output().expect("it ends");
+    let text = support::planb::text(&output);
+    assert!(text.contains("a real failover was begun"), "{text}");
+    assert!(machine.is_up(), "the failover needs it: {text}");
+    assert!(!lab.server_is_up(), "the rehearsal's own server is gone");
+}
+
+/// At MariaDB too; and a failover that is begun meanwhile is not kept waiting.
+#[test]
+fn at_mariadb_it_gives_way_to_a_real_operation() {
+    let lab = Lab::new(Flavor::MariaDb);
+    lab.planb.backup(&[]);
+    let told = lab.planb.json(&["--json", "drill", "--stage", "3"]);
+    assert_eq!(told["result"], "met", "{told}");
+    lab.assert_clean();
+
+    script(
+        lab.planb.path().join("healthy"),
+        &format!(
+            "touch {0}/waits; while [ ! -e {0}/never ]; do sleep 0.1; done",
+            lab.planb.path().display()
+        ),
+    );
+    let drill = lab.planb.spawn(&["drill", "--stage", "3"]);
+    let until = Instant::now() + Duration::from_secs(120);
+    while !lab.planb.path().join("waits").exists() {
+        assert!(Instant::now() < until, "its last step never begins");
+        std::thread::yield_now();
+    }
+    let config = std::fs::read_to_string(lab.planb.config()).expect("a configuration");
+    lab.planb.configure("[failover]\napprovers = 2\n");
+    lab.planb.fails(
+        4,
+        &[
+            "failover",
+            "--stage",
+            "2",
+            "--yes",
+            "--as",
+            "ana",
+            "--accept",
+            "backup-unproven=t",
+            "--accept",
+            "primary-healthy=t",
+        ],
+    );
+    let output = drill.wait_with_output().expect("it ends");
+    let text = support::planb::text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("a real failover was begun"), "{text}");
+    let refused = lab.planb.fails(3, &["drill"]);
+    assert!(refused.contains("a failover or failback is open"), "{refused}");
+    lab.planb.ok(&["failover", "--abandon", "--yes", "--stage", "2"]);
+    lab.planb.write_config(&config);
+    std::fs::remove_dir_all(lab.planb.store().join("control/journal")).expect("as if it had never been");
+    lab.assert_clean();
 }

@@ -70,7 +70,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("config", &["secret"]),
     ("cost", &["backup", "config", "dump", "secret", "store"]),
-    ("doctor", &["backup", "dump", "format", "mysql", "restore"]),
+    ("doctor", &["backup", "dump", "format", "mysql", "prepare", "restore"]),
     ("dump", &["clock", "config", "format", "mysql", "store"]),
     ("drill", &["backup", "config", "recovery", "store"]),
     ("edge", &["aws"]),
@@ -80,7 +80,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("kubernetes", &["secret"]),
     ("mysql", &["config", "secret"]),
     ("prepare", &["config", "secret", "store"]),
-    ("proxy", &[]),
+    ("proxy", &["secret"]),
     ("notify", &["clock", "config", "secret"]),
     ("recovery", &["span", "store"]),
     (
@@ -92,7 +92,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "backup", "clock", "config", "doctor", "dump", "recovery", "secret", "store", "watch",
+            "backup", "clock", "config", "doctor", "drill", "dump", "recovery", "secret", "store", "watch",
         ],
     ),
     ("source", &["aws", "config", "mysql", "secret"]),
@@ -214,6 +214,7 @@ const PURE: &[&str] = &[
     "src/kubernetes/manifest.rs",
     "src/kubernetes/rollout.rs",
     "src/terraform/events.rs",
+    "src/terraform/names.rs",
     "src/restore/replace/judge.rs",
     "src/restore/replace/names.rs",
     "src/restore/replace/sides.rs",

@@ -399,6 +399,7 @@ fn wanted(host: &str) -> Quota {
         subscription: "sub".to_owned(),
         location: "koreacentral".to_owned(),
         compute: vec![("cores".to_owned(), 12), ("standardBSFamily".to_owned(), 8)],
+        network: vec![("PublicIPAddresses".to_owned(), 2)],
         database_skus: vec!["Standard_B2s".to_owned(), "Standard_B1ms".to_owned()],
         endpoint: format!("http://{host}").parse().expect("an address"),
     }
@@ -417,6 +418,8 @@ async fn quotas_are_read_over_pages_and_lacks_are_named() {
         let body = if target.contains("Microsoft.DBforMySQL") {
             json!({"value": [{"zone": "1", "supportedFlexibleServerEditions": [{"name": "Burstable", "supportedServerVersions":
                 [{"name": "8.0.21", "supportedSkus": [{"name": "Standard_B1ms"}]}]}]}]})
+        } else if target.contains("Microsoft.Network/locations/koreacentral/usages") {
+            json!({"value": [usage("publicIpAddresses", 9, 10), {"name": {"value": "Endless"}, "currentValue": 1, "limit": -1}]})
         } else if target.contains("page=2") {
             json!({"value": [usage("standardBSFamily", 4, 10)]})
         } else {
@@ -430,10 +433,14 @@ async fn quotas_are_read_over_pages_and_lacks_are_named() {
     let told = lacks(&wanted, &found);
     assert_eq!(
         told,
-        ["standardBSFamily: 4 of 10 are in use in koreacentral, and a recovery takes 8"]
+        [
+            "standardBSFamily: 4 of 10 are in use in koreacentral, and a recovery takes 8",
+            "PublicIPAddresses: 9 of 10 are in use in koreacentral, and a recovery takes 2"
+        ]
     );
     wanted.database_skus = vec!["Standard_D4ds_v4".to_owned()];
     wanted.compute = vec![("lowPriorityCores".to_owned(), 1)];
+    wanted.network = vec![("Endless".to_owned(), 1_000_000)];
     let told = lacks(&wanted, &found);
     assert!(
         told.len() == 2 && told[0].contains("no such quota") && told[1].contains("Standard_D4ds_v4"),

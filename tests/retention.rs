@@ -198,9 +198,9 @@ proptest! {
     }
 
     #[test]
-    fn any_freeze_stops_everything(b in backups(), p in policies(), which in 0usize..4) {
+    fn any_freeze_stops_everything(b in backups(), p in policies(), which in 0usize..5) {
         let skew = Freeze::ClockSkew(SignedDuration::from_mins(6));
-        let freeze = [Freeze::Failover, Freeze::Drill, Freeze::RpoBreach, skew][which].clone();
+        let freeze = [Freeze::Failover, Freeze::NotServing, Freeze::Drill, Freeze::RpoBreach, skew][which].clone();
         let holds = Holds { freezes: vec![freeze], ..Holds::default() };
         prop_assert!(keep(&b, &p, &holds, at(NOW)).removals.is_empty());
     }

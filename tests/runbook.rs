@@ -1,5 +1,5 @@
 //! The runbook: every page in both languages for every plan there is, each command of it one that PlanB takes, and those by hand the very
-//! ones that `tests/by_hand.rs` runs.
+//! ones that the README has. `tests/night.rs` types them, `tests/by_hand.rs` those by hand.
 
 mod support;
 
@@ -49,7 +49,8 @@ fn commands(page: &str) -> Vec<String> {
 
 /// `planb …` inside a sentence.
 fn mentioned(page: &str) -> Vec<String> {
-    let inside = page.split('`').skip(1).step_by(2);
+    let prose: String = page.split("```").step_by(2).collect();
+    let inside = prose.split('`').skip(1).step_by(2);
     inside
         .filter(|text| text.starts_with("planb "))
         .map(str::to_owned)
@@ -122,6 +123,19 @@ fn both_languages_say_the_same_commands_in_the_same_order() {
             let [english, korean] = BOTH.map(|language| {
                 let text = print(&config, language, Some(page), &printing()).expect("a page");
                 commands(&text)
+            });
+            assert_eq!(english, korean, "{name} {page}");
+            // Inside sentences each language has an order of its own, and words of its own for what a person fills in.
+            let [english, korean] = BOTH.map(|language| {
+                let text = print(&config, language, Some(page), &printing()).expect("a page");
+                let plain = |command: String| {
+                    let words = command
+                        .split_whitespace()
+                        .filter(|word| !["--lang", "ko"].contains(word));
+                    let words = words.map(|word| word.split('=').next().unwrap_or_default());
+                    words.collect::<Vec<_>>().join(" ")
+                };
+                mentioned(&text).into_iter().map(plain).collect::<BTreeSet<_>>()
             });
             assert_eq!(english, korean, "{name} {page}");
         }

@@ -38,12 +38,55 @@ fn planb(at: std::net::SocketAddr) -> Planb {
     };
     let wrong = "[[failover_steps]]\nname = \"wrong\"\nstage = 1\nkind = \"command\"\nprogram = \"/bin/sh\"\n\
                  args = [\"-c\", \"echo '<b>not & bold</b>' >&2; exit 1\"]\nneeds = [\"identities\"]\n";
+    let watch = format!(
+        "[watch]\nname = \"seoul\"\nprimary_region = \"seoul\"\nevery = \"1s\"\nstale_after = \"6s\"\nwatchers = [\
+         {{ name = \"seoul\", region = \"seoul\" }}, {{ name = \"tokyo\", region = \"tokyo\" }}, {{ name = \"osaka\", region = \"osaka\" }}]\n\
+         [[watch.probes]]\nname = \"port\"\nkind = \"tcp\"\nhost = \"127.0.0.1\"\nport = {}\n",
+        server.port
+    );
     planb.configure(&format!(
-        "[targets]\nrpo = \"5m\"\n[backup]\nschedule = \"*/5 * * * * *\"\nverify_source = \"never\"\n[serve]\nlisten = \"{at}\"\n{}{}{wrong}",
+        "[targets]\nrpo = \"5m\"\n[backup]\nschedule = \"*/5 * * * * *\"\nverify_source = \"never\"\n[serve]\nlisten = \"{at}\"\n{watch}{}{}{wrong}",
         step("network", 1, ""),
         step("identities", 1, "\"network\""),
     ));
+    // Of rehearsals, whose own test is another one: what they left in the store.
+    rehearsed(&planb, "drill-20261001-040000", "met", "", 412.0);
+    rehearsed(
+        &planb,
+        "drill-20261101-040000",
+        "missed",
+        "RTO 1103.0 s, target 900 s",
+        1103.0,
+    );
     planb
+}
+
+fn rehearsed(planb: &Planb, id: &str, result: &str, why: &str, rto: f64) {
+    let at = format!("2026-{}-01T04:00:00Z", &id[10..12]);
+    let report = json!({
+        "v": 1, "id": id, "service": "bank", "stage": 3, "result": result, "why": why, "begun_at": at, "ended_at": at,
+        "cleaned_at": at, "who": "schedule", "host": "seoul-1", "planb": "0.1.0", "seed": "7", "lost_at": at,
+        "backup": {"id": "backup-20261101-035900", "blob": "b", "digest": "d", "consistent_at": at, "raw_bytes": 5_000_000_000_u64,
+            "stored_bytes": 1_700_000_000_u64, "rows": 40_000_000},
+        "rpo": {"seconds": 143.2, "target_seconds": 300.0}, "worst_loss_seconds": 290.0,
+        "rto": {"seconds": rto, "target_seconds": 900.0}, "steps": [], "clean_up": [], "skipped": {}, "evidence": {},
+        "journal_digest": "d", "journal_entries": 40,
+        "forecast": {"raw_bytes": 5_000_000_000_u64, "seconds": 1_120.0, "target_seconds": 900.0, "breaks_at_bytes": 3_900_000_000_u64,
+            "rehearsals": 2, "sizes": 2},
+    });
+    let folder = planb.store().join("control/drills/backups/reports");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join(format!("{id}.json")), report.to_string()).expect("a report");
+}
+
+/// With its test, whatever becomes of that.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn failover(planb: &Planb, args: &[&str]) -> Child {
@@ -106,6 +149,14 @@ fn a_failover_is_seen_as_it_goes_and_the_page_asks_nobody_else() {
     let mut agent = Daemon::start(&planb);
     agent.wait_log("status page, /metrics, /healthz and /readyz", 1, SOON);
     agent.wait_log("backup committed", 2, SOON);
+    let _tokyo = Ended(
+        planb
+            .command(&["watch", "--name", "tokyo"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("planb runs"),
+    );
 
     let browser = Browser::start();
     // The essentials need no script: with scripts off, everything below is the same.
@@ -123,8 +174,25 @@ fn a_failover_is_seen_as_it_goes_and_the_page_asks_nobody_else() {
         "stage 1, epoch 0",
         "network",
         "identities",
+        // Rehearsals: the last one beside the RPO, those before it, and what they foretell.
+        "Rehearsed RTO",
+        "18 min 23 s",
+        "missed 2026-11-01 04:00, stage 3",
+        "met 2026-10-01 04:00, stage 3",
+        "the target WILL BREAK",
     ] {
         assert!(rest.contains(shown), "{shown} is not in:\n{rest}");
+    }
+    // The verdict, and each watcher that it is made of.
+    let watched = reads(&browser, "the verdict", |text| text.contains("primary healthy"));
+    for shown in [
+        "healthy: 2 of 3 watchers say so",
+        "healthy seoul",
+        "healthy tokyo",
+        "no vote osaka",
+        "it never wrote anything here",
+    ] {
+        assert!(watched.contains(shown), "{shown} is not in:\n{watched}");
     }
     picture(&browser, "rest");
 
@@ -148,6 +216,7 @@ fn a_failover_is_seen_as_it_goes_and_the_page_asks_nobody_else() {
         failed.contains("<b>not & bold</b>"),
         "what failed is shown as it was told, not as markup:\n{failed}"
     );
+    assert!(failed.contains("--resume") && failed.contains("--abandon"), "{failed}");
     picture(&browser, "failed");
     assert_eq!(running.wait().expect("an end").code(), Some(4));
 

@@ -12,6 +12,8 @@ pub enum Notice {
     Status(String),
     Reloading,
     Stopping,
+    /// A stop takes longer than the unit allows for: so long from now until the next word.
+    MoreTime(Duration),
     /// The loop is alive and nothing hangs.
     Watchdog,
 }
@@ -35,6 +37,10 @@ impl Notifier for Systemd {
                 NotifyState::monotonic_usec_now().and_then(|stamp| sd_notify::notify(&[NotifyState::Reloading, stamp]))
             }
             Notice::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+            Notice::MoreTime(time) => {
+                let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+                sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(micros)])
+            }
             Notice::Watchdog => sd_notify::notify(&[NotifyState::Watchdog]),
         };
         if let Err(error) = sent {

@@ -1,6 +1,8 @@
 //! Who a store belongs to: checked before anything is written, so that two services, or two servers under one
 //! name, never mix their backups.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -123,6 +125,22 @@ pub async fn site(
     );
     control.put(&name, encode(&claim), Condition::Always).await?;
     Ok(())
+}
+
+/// Identities of every server that backups were ever taken of, whatever the site is called; one that cannot be read is left out and told.
+///
+/// # Errors
+/// The store's.
+pub async fn identities(control: &dyn BlobStore, key: &str) -> Result<BTreeSet<String>, StoreError> {
+    let mut found = BTreeSet::new();
+    for blob in control.list(&format!("sites/{key}/")).await? {
+        match read::<SiteClaim>(control, &blob.name).await {
+            Ok(claim) => found.extend(claim.map(|claim| claim.server_identity)),
+            Err(ClaimError::Store(error)) => return Err(error),
+            Err(error) => tracing::warn!(%error, "nobody knows which server this site's is"),
+        }
+    }
+    Ok(found)
 }
 
 async fn get_or_put<T: Serialize + for<'a> Deserialize<'a> + Clone>(

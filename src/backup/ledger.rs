@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -9,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::claim;
 use super::entry::{BackupId, Entry};
-use super::proof::{self, Finding, Record};
+use super::proof::{self, By, Finding, Level, Record};
 use crate::store::{BlobStore, Condition, ETag, Properties, StoreError};
 
 /// Records read at once: there is one for each backup, and a store far away takes its time for each.
@@ -78,6 +79,22 @@ impl Ledger {
         Ok(())
     }
 
+    /// What restoring and comparing took, by the SQL's size, of those backups of the last [`join`](Self::join) that were restored.
+    pub fn restored(&self, entries: &[Entry]) -> Vec<(u64, f64)> {
+        let seen = self.seen();
+        let took = |entry: &Entry| {
+            let (_, record) = seen
+                .get(&entry.id)
+                .filter(|(_, record)| record.digest == entry.digest)?;
+            let proof = record
+                .findings
+                .iter()
+                .find(|finding| matches!(finding.level, Level::Restored { .. }))?;
+            Some((entry.raw_bytes, proof.seconds))
+        };
+        entries.iter().filter_map(took).collect()
+    }
+
     fn seen(&self) -> MutexGuard<'_, BTreeMap<BackupId, (ETag, Record)>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,6 +131,28 @@ pub async fn note(
         }
     }
     Err(last.map_or(LedgerError::Unreadable(name), LedgerError::Store))
+}
+
+/// Writes down what a look at this backup, which took so long, came to.
+///
+/// # Errors
+/// [`LedgerError`].
+pub async fn found(
+    backups: &dyn BlobStore,
+    control: &dyn BlobStore,
+    prefix: &str,
+    entry: &Entry,
+    (level, by, took): (Level, By, Duration),
+) -> Result<(), LedgerError> {
+    let finding = Finding {
+        level,
+        blob: entry.blob.clone(),
+        at: backups.now().await?,
+        by,
+        seconds: took.as_secs_f64(),
+        rows: entry.rows,
+    };
+    note(control, prefix, &entry.id, &entry.digest, &finding).await
 }
 
 /// Removes records of backups that are gone, a while after they were written, and says how many: an agent writes one

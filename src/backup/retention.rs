@@ -37,6 +37,8 @@ pub struct Holds {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freeze {
     Failover,
+    /// The other site serves, and keeps the shelf.
+    NotServing,
     Drill,
     RpoBreach,
     /// Local clock minus the store's.
@@ -55,6 +57,7 @@ impl fmt::Display for Freeze {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failover => f.write_str("a failover is open"),
+            Self::NotServing => f.write_str("the other site serves: whoever protects it removes what is not needed"),
             Self::Drill => f.write_str("a drill is open"),
             Self::RpoBreach => f.write_str("the RPO is breached: every backup may be the one that is needed"),
             Self::ClockSkew(skew) => write!(

@@ -386,7 +386,13 @@ impl Runner {
             making,
             staged: holding.staged,
         };
-        let dumped = span::traced(span::work!("dump"), attempt.run(making.run_id, &name, cancel)).await;
+        let dumped = span::traced(span::work!("dump"), async {
+            tokio::select! {
+                dumped = attempt.run(making.run_id, &name, cancel) => Ok(dumped),
+                error = self.deposed(making) => Err(error),
+            }
+        })
+        .await?;
         let (upload, dumped) = dumped.map_err(|error| match error {
             AttemptError::NameTaken(name) => self.name_taken(name, making),
             other => other.into(),

@@ -27,21 +27,23 @@ use crate::backup::shelf;
 use crate::backup::verify::{self, Verdict};
 use crate::config::Config;
 use crate::config::drill::Keeper;
-use crate::config::steps::At;
 use crate::config::warnings::warnings;
 use crate::dump::AttemptError;
 use crate::dump::pipeline::Progress;
-use crate::notify::channel;
 use crate::notify::dispatcher::{Announcer, Dispatcher};
+use crate::notify::{Announce, channel};
+use crate::prepare::record::Looker;
 use crate::recovery::journal::Known;
 use crate::restore::RestoreError;
 use crate::secret::resolver::Resolver;
 use crate::serve::board::Board;
 use crate::span;
+use crate::steps;
 use crate::store::StoreError;
 use crate::store::retrying::Meter;
 
 mod beside;
+mod rehearsed;
 
 /// Less than the unit's `TimeoutStopSec`, so that a stop is ours and not a kill.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -80,23 +82,24 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     beside::start(&mut beside, &configured, &board, &dispatcher);
     beside.spawn(dark::by_schedule(
         common.config.clone(),
-        At::Operator,
+        Looker::Agent,
+        Arc::new(dispatcher.announcer()),
         CancellationToken::new(),
     ));
-    // What it may have begun comes to rest first.
+    // What these may have begun comes to rest first.
     let cancel = CancellationToken::new();
-    let mut watching = JoinSet::new();
-    watching.spawn(super::watch::role(
+    let announcer = Arc::new(dispatcher.announcer());
+    let mut acting = JoinSet::new();
+    acting.spawn(super::watch::role(
         common.clone(),
         configured,
-        Arc::new(dispatcher.announcer()),
+        Arc::clone(&announcer) as Arc<dyn Announce>,
         cancel.clone(),
     ));
-    // Aborted with the rest: what it has begun then is taken back after the next start.
-    beside.spawn(schedule::keep(common.clone(), Keeper::Agent, cancel.clone()));
+    acting.spawn(schedule::keep(common.clone(), Keeper::Agent, announcer, cancel.clone()));
     let ended = agent.run(loaded).await.map_err(|error| Failure::failed(told(&error)));
     cancel.cancel();
-    while watching.join_next().await.is_some() {}
+    schedule::come_to_rest(acting, &service_manager::Systemd).await;
     beside.shutdown().await;
     dispatcher.flush(FLUSH_WITHIN).await;
     dispatcher.stop().await;
@@ -287,7 +290,13 @@ impl Driven {
         // Whoever does not know which backup was proven must not remove any.
         proofs.map_err(store_error)?;
         let clock = open::clock();
-        let mut holds = holds(rpo.state, clock.now(), survey.store_now, &known);
+        let mut holds = holds(
+            steps::plan::site(self.config.service.protects),
+            rpo.state,
+            clock.now(),
+            survey.store_now,
+            &known,
+        );
         let drilling = drilling(&self.config, &stores).await;
         holds
             .freezes

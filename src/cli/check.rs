@@ -11,13 +11,12 @@ use serde_json::json;
 use super::failure::{Failure, told};
 use super::operation::standing_line;
 use super::status::rpo_of;
-use super::{Common, dark, notify, open};
+use super::{Common, dark, drill, notify, open};
 use crate::backup::claim;
 use crate::backup::entry::Standing;
 use crate::backup::lease::Record;
-use crate::config::steps::At;
 use crate::config::{Config, Place};
-use crate::doctor::check::{self, Backups, Dark, Level, Line, Recovery, line};
+use crate::doctor::check::{self, Backups, Level, Line, Recovery, line};
 use crate::recovery::journal::{JournalError, Known, Position};
 use crate::recovery::plan::Site;
 use crate::recovery::state::Progress;
@@ -125,7 +124,8 @@ async fn look(config: &Config) -> Looked {
                         untold.len(),
                         untold.first().map(|one| one.channel.as_str()),
                     ));
-                    lines.extend(dark(config, &stores).await);
+                    lines.extend(dark::check_line(config, &stores).await);
+                    lines.extend(drill::standing::standing(config, &stores).await.checks());
                 }
                 Err(why) => lines.push(line(Level::Critical, "store", why)),
             }
@@ -215,35 +215,6 @@ fn recovery(position: Result<Position, JournalError>) -> Vec<Line> {
         }),
         pending_fences: standing.pending_fences().map(Site::name).collect(),
     })
-}
-
-/// What was found the last time that somebody looked at what would fail in the dark; nothing where there is no plan.
-async fn dark(config: &Config, stores: &open::Stores) -> Vec<Line> {
-    if config.failover_steps.is_empty() {
-        return Vec::new();
-    }
-    let has_runner = dark::steps_of(config, At::Runner).next().is_some();
-    let now = match stores.control.now().await {
-        Ok(now) => now,
-        Err(error) => return vec![line(Level::Unknown, "dark", told(&error))],
-    };
-    let places = [Some(At::Operator), has_runner.then_some(At::Runner)];
-    let mut lines = Vec::new();
-    for place in places.into_iter().flatten() {
-        lines.push(match dark::looked(config, stores, place).await {
-            Ok(looked) => check::dark(
-                dark::word(place),
-                looked.as_ref().map(|one| Dark {
-                    age: Duration::try_from(now.duration_since(one.at)).unwrap_or_default(),
-                    errors: one.errors,
-                    worst: one.worst.first().map(String::as_str),
-                }),
-                config.doctor.dark_schedule.is_some(),
-            ),
-            Err(why) => line(Level::Unknown, "dark", why),
-        });
-    }
-    lines
 }
 
 /// Nothing is spooled to this machine: room matters only where the store is a directory.

@@ -3,11 +3,12 @@
 //! Terraform runs behind a proxy that refuses them and writes down who was asked; secrets are resolved without their AWS
 //! references; no AWS call is made. What was found is kept beside the backups, so that `planb status` can tell it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
@@ -17,9 +18,12 @@ use crate::backup::entry::{Standing as Good, newest_good};
 use crate::backup::{claim, lease, verify};
 use crate::config::steps::{At, Kind, Step};
 use crate::config::{AzureAuth, Config, Place};
+use crate::doctor::check::{Level, Line, line};
 use crate::doctor::dark::{self, Newest, Runner, Seen};
 use crate::doctor::{Finding, Severity};
-use crate::prepare::record::{self, Looked, Prepared};
+use crate::notify::Announce;
+use crate::notify::notice::{Notice, What, keys};
+use crate::prepare::record::{self, Looked, Looker, Prepared};
 use crate::recovery::state::Standing;
 use crate::secret::SecretRef;
 use crate::secret::resolver::Resolver;
@@ -34,15 +38,36 @@ pub use roots::{environment_of, programs, terraform_roots};
 /// A whole look; a plan of each stage may take minutes.
 const LOOK_WITHIN: Duration = Duration::from_secs(45 * 60);
 /// How often the configuration is asked whether it is time.
-const ASK_EVERY: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_secs(15);
+/// What would fail is looked at again, so that who mended it hears so.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(1);
 /// Of what would fail, this much goes into the record.
 const WORST_KEPT: usize = 3;
+/// And this much into a message; planb doctor --dark has the rest.
+const MOST_TOLD: usize = 8;
 
-pub fn word(place: At) -> &'static str {
-    match place {
-        At::Operator => "operator",
-        At::Runner => "runner",
+/// Whose steps are looked at.
+pub fn place_of(looker: Looker) -> At {
+    match looker {
+        Looker::Agent | Looker::Operator => At::Operator,
+        Looker::Runner => At::Runner,
     }
+}
+
+/// A person who looks at the steps of `place`.
+pub fn person_at(place: At) -> Looker {
+    match place {
+        At::Operator => Looker::Operator,
+        At::Runner => Looker::Runner,
+    }
+}
+
+/// What a look came to.
+pub struct Look {
+    /// Worst first.
+    pub findings: Vec<Finding>,
+    /// Certificates, and when each ends; true where that is soon, or over.
+    pub certificates: BTreeMap<String, (Timestamp, bool)>,
 }
 
 /// Looks, prints, and keeps what was found. Exit codes as doctor's.
@@ -54,18 +79,18 @@ pub async fn run(common: &Common, place: At) -> Result<(), Failure> {
                 .to_owned(),
         ));
     }
-    let findings = look(&config, place).await;
-    report::print(common, &findings)
+    let looked = look(&config, person_at(place)).await;
+    report::print(common, &looked.findings)
 }
 
-/// Everything there is to find, worst first.
-pub async fn look(config: &Config, place: At) -> Vec<Finding> {
+/// Everything there is to find.
+pub async fn look(config: &Config, looker: Looker) -> Look {
     let config = &without_aws(config);
     let stores = open::stores_for_a_person(config).await;
     let (seen, extra) = match &stores {
-        Ok(stores) => see(config, place, Some(stores)).await,
+        Ok(stores) => see(config, looker, Some(stores)).await,
         Err(error) => {
-            let (mut seen, extra) = see(config, place, None).await;
+            let (mut seen, extra) = see(config, looker, None).await;
             seen.newest = Newest::Unread(told(error));
             seen.prepared = Err(told(error));
             (seen, extra)
@@ -75,7 +100,7 @@ pub async fn look(config: &Config, place: At) -> Vec<Finding> {
     findings.extend(extra);
     findings.sort_by_key(|finding| finding.severity);
     if let Ok(stores) = &stores
-        && let Err(error) = keep(config, stores, place, &seen, &findings).await
+        && let Err(error) = keep(config, stores, &seen, &findings).await
     {
         findings.push(Finding::new(
             Severity::Warning,
@@ -84,7 +109,10 @@ pub async fn look(config: &Config, place: At) -> Vec<Finding> {
             "planb status goes on telling what was found before",
         ));
     }
-    findings
+    Look {
+        findings,
+        certificates: dark::ends(&seen),
+    }
 }
 
 /// Steps that `place` carries out; of both directions.
@@ -93,12 +121,13 @@ pub fn steps_of(config: &Config, place: At) -> impl Iterator<Item = &Step> {
     all.filter(move |step| step.at == place)
 }
 
-async fn see(config: &Config, place: At, stores: Option<&open::Stores>) -> (Seen, Vec<Finding>) {
+async fn see(config: &Config, looker: Looker, stores: Option<&open::Stores>) -> (Seen, Vec<Finding>) {
+    let place = place_of(looker);
     let resolver = Resolver::for_config(config);
     let mut extra = Vec::new();
     let mut now = open::clock().now();
     let (mut newest, mut prepared, mut record) = (Newest::Absent, Ok(None), None);
-    let (mut standing, mut runner) = (Standing::default(), Runner::NotNeeded);
+    let (mut standing, mut runner, mut operator_looked) = (Standing::default(), Runner::NotNeeded, None);
     if let Some(stores) = stores {
         now = stores.backups.now().await.unwrap_or(now);
         newest = self::newest(config, stores).await;
@@ -118,18 +147,24 @@ async fn see(config: &Config, place: At, stores: Option<&open::Stores>) -> (Seen
                 "planb status says more; nothing can be failed over before",
             )),
         }
-        runner = self::runner(config, stores, place).await;
+        let others = looks(config, stores).await;
+        operator_looked = others
+            .iter()
+            .flatten()
+            .find(|one| one.looker == Looker::Operator)
+            .map(|one| one.at);
+        runner = self::runner(config, place, others);
     }
     let cancel = CancellationToken::new();
     let secrets = secrets::look(config, &resolver, place).await;
     let tools = roots::tools(config, place, record.as_ref(), &cancel).await;
-    let roots = roots::look(config, &resolver, &standing, place, record.as_ref(), &cancel).await;
+    let roots = roots::look(config, &resolver, &standing, looker, record.as_ref(), &cancel).await;
     let (manifests, images) = outside::manifests(config, &resolver, &standing, place).await;
-    let mut certificates = outside::certificates(config, &standing).await;
+    let mut certificates = outside::certificates(config, &standing, looker).await;
     certificates.extend(secrets.certificates);
     let seen = Seen {
         now,
-        place: word(place).to_owned(),
+        looker,
         valid_for: config.doctor.certificates_valid_for,
         max_age: config.prepare.max_age,
         newest,
@@ -141,6 +176,8 @@ async fn see(config: &Config, place: At, stores: Option<&open::Stores>) -> (Seen
         images,
         certificates,
         runner,
+        runner_max_age: config.doctor.runner_max_age,
+        operator_looked,
         servers: outside::servers(config, &resolver, &standing, place).await,
         quota: outside::quota(config, &resolver).await,
         needs_aws: needs_aws(config, place),
@@ -174,11 +211,11 @@ async fn prepared_here(config: &Config, stores: &open::Stores) -> Result<Option<
         .map_err(|error| told(&error))
 }
 
-async fn runner(config: &Config, stores: &open::Stores, place: At) -> Runner {
+fn runner(config: &Config, place: At, looks: Result<Vec<Looked>, String>) -> Runner {
     if place == At::Runner || steps_of(config, At::Runner).next().is_none() {
         return Runner::NotNeeded;
     }
-    match looked(config, stores, At::Runner).await {
+    match looks.map(|all| all.into_iter().find(|one| one.looker == Looker::Runner)) {
         Ok(None) => Runner::Silent,
         Ok(Some(looked)) => Runner::Said {
             at: looked.at,
@@ -190,18 +227,31 @@ async fn runner(config: &Config, stores: &open::Stores, place: At) -> Runner {
     }
 }
 
-/// What was found by the latest look of a place.
-pub async fn looked(config: &Config, stores: &open::Stores, place: At) -> Result<Option<Looked>, String> {
-    let name = record::looked_name(&claim::key(&config.store.prefix), word(place));
-    record::read(stores.control.as_ref(), &name)
-        .await
+/// What was found by those who look, the latest first of each kind.
+pub async fn looks(config: &Config, stores: &open::Stores) -> Result<Vec<Looked>, String> {
+    let found = record::looks(stores.control.as_ref(), &claim::key(&config.store.prefix)).await;
+    let now = stores.backups.now().await.map_err(|error| told(&error))?;
+    found
+        .map(|all| record::standing(all, now))
         .map_err(|error| told(&error))
+}
+
+/// What they come to, for `planb check`; None where there is no plan.
+pub async fn check_line(config: &Config, stores: &open::Stores) -> Option<Line> {
+    if config.failover_steps.is_empty() {
+        return None;
+    }
+    let now = stores.backups.now().await;
+    Some(match (looks(config, stores).await, now) {
+        (Ok(looks), Ok(now)) => dark::line_of(&looks, config.doctor.dark_schedule.is_some(), now),
+        (Err(why), _) => line(Level::Unknown, "dark", why),
+        (_, Err(error)) => line(Level::Unknown, "dark", told(&error)),
+    })
 }
 
 async fn keep(
     config: &Config,
     stores: &open::Stores,
-    place: At,
     seen: &Seen,
     findings: &[Finding],
 ) -> Result<(), crate::store::StoreError> {
@@ -211,7 +261,7 @@ async fn keep(
         v: 1,
         at: seen.now,
         host: lease::host_name(),
-        place: word(place).to_owned(),
+        looker: seen.looker,
         errors: count(Severity::Error),
         warnings: count(Severity::Warning),
         worst: errors
@@ -225,7 +275,7 @@ async fn keep(
             .map(|server| server.site.to_owned())
             .collect(),
     };
-    let name = record::looked_name(&claim::key(&config.store.prefix), word(place));
+    let name = record::looked_name(&claim::key(&config.store.prefix), looked.looker, &looked.host);
     record::write(stores.control.as_ref(), &name, &looked).await
 }
 
@@ -263,38 +313,68 @@ fn without_aws(config: &Config) -> Config {
 }
 
 /// Looks when the configuration says so, until cancelled. The file is read anew each time, so that a reload needs no word here;
-/// what is wrong with it is told where it is used.
-pub async fn by_schedule(path: PathBuf, place: At, cancel: CancellationToken) {
+/// what is wrong with it is told where it is used. What would fail is announced, and that it is over.
+pub async fn by_schedule(path: PathBuf, looker: Looker, announce: Arc<dyn Announce>, cancel: CancellationToken) {
     let clock = open::clock();
     let mut asked_at = clock.now();
-    // Nobody knows of a runner before its first look.
-    let mut is_first = place == At::Runner;
+    let mut is_owed = None;
+    let mut wrong_at: Option<Timestamp> = None;
     loop {
-        let now = clock.now();
-        let config = Config::load(&path).ok();
-        let due = config.filter(|config| is_due(config, asked_at, now) || (is_first && is_wanted(config)));
-        asked_at = now;
-        let Some(config) = due else {
+        // The first backup goes first; nobody knows of a runner before its first look.
+        if looker == Looker::Agent || is_owed.is_some() {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(ASK_EVERY) => {}
             }
+        }
+        let now = clock.now();
+        let Some(config) = Config::load(&path).ok().filter(is_wanted) else {
+            is_owed.get_or_insert(false);
+            asked_at = now;
             continue;
         };
-        is_first = false;
-        let looking = tokio::time::timeout(LOOK_WITHIN, look(&config, place));
-        let findings = tokio::select! {
+        if is_owed.is_none() {
+            is_owed = self::is_owed(&config, looker, now).await;
+        }
+        let is_again = wrong_at.is_some_and(|at| now.duration_since(at) >= AGAIN_AFTER);
+        let is_due = is_due(&config, asked_at, now) || is_owed == Some(true) || is_again;
+        asked_at = now;
+        if !is_due {
+            continue;
+        }
+        is_owed = Some(false);
+        let looking = tokio::time::timeout(LOOK_WITHIN, look(&config, looker));
+        let looked = tokio::select! {
             () = cancel.cancelled() => return,
             looked = looking => looked,
         };
-        match findings {
-            Ok(findings) => log(&findings),
+        match looked {
+            Ok(looked) => {
+                log(&looked.findings);
+                let is_wrong = looked
+                    .findings
+                    .iter()
+                    .any(|finding| finding.severity == Severity::Error);
+                wrong_at = is_wrong.then(|| clock.now());
+                self::announce(&looked, announce.as_ref(), clock.now());
+            }
             Err(_) => tracing::error!(
                 minutes = LOOK_WITHIN.as_secs() / 60,
                 "the look in the dark did not end; given up"
             ),
         }
     }
+}
+
+/// Whether a look was slept through; None where the store does not say.
+async fn is_owed(config: &Config, looker: Looker, now: Timestamp) -> Option<bool> {
+    if looker == Looker::Runner {
+        return Some(true);
+    }
+    let stores = open::stores_for_a_person(config).await.ok()?;
+    let name = record::looked_name(&claim::key(&config.store.prefix), looker, &lease::host_name());
+    let last: Option<Looked> = record::read(stores.control.as_ref(), &name).await.ok()?;
+    Some(last.is_none_or(|last| is_due(config, last.at, now)))
 }
 
 fn is_wanted(config: &Config) -> bool {
@@ -304,6 +384,33 @@ fn is_wanted(config: &Config) -> bool {
 fn is_due(config: &Config, since: Timestamp, now: Timestamp) -> bool {
     let schedule = config.doctor.dark_schedule.as_ref().filter(|_| is_wanted(config));
     schedule.is_some_and(|text| Cron::parse(text, since).is_ok_and(|cron| cron.ticks_between(since, now) > 0))
+}
+
+/// Told once as long as it lasts, and told when it is over.
+fn announce(looked: &Look, announce: &dyn Announce, now: Timestamp) {
+    let wrong = looked
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error);
+    let mut wrong: Vec<String> = wrong
+        .map(|finding| format!("{}: {}", finding.about, finding.what))
+        .collect();
+    let more = wrong.len().saturating_sub(MOST_TOLD);
+    wrong.truncate(MOST_TOLD);
+    if more > 0 {
+        wrong.push(format!("and {more} more"));
+    }
+    match wrong.is_empty() {
+        true => announce.resolve(keys::DARK_CHECK, now),
+        false => announce.raise(Notice::new(What::DarkCheck { findings: wrong }, now)),
+    }
+    for (name, (expires_at, is_soon)) in &looked.certificates {
+        let (name, expires_at) = (name.clone(), *expires_at);
+        match is_soon {
+            true => announce.raise(Notice::new(What::CertificateExpiring { name, expires_at }, now)),
+            false => announce.resolve(&keys::certificate(&name), now),
+        }
+    }
 }
 
 fn log(findings: &[Finding]) {
@@ -352,6 +459,59 @@ mod tests {
         assert!(!due(&of(""), "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"));
         let never = of(&format!("[doctor]\ndark_schedule = \"never\"\n{plan}"));
         assert!(!due(&never, "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"));
+    }
+
+    #[test]
+    fn what_would_fail_is_told_and_that_it_is_over() {
+        #[derive(Default)]
+        struct Told(std::sync::Mutex<Vec<String>>);
+        impl Told {
+            fn note(&self, text: String) {
+                self.0.lock().expect("the log").push(text);
+            }
+        }
+        impl Announce for Told {
+            fn raise(&self, notice: Notice) {
+                self.note(format!("raised {} {:?}", notice.key, notice.what));
+            }
+            fn resolve(&self, key: &str, _: Timestamp) {
+                self.note(format!("resolved {key}"));
+            }
+        }
+        let at = |text: &str| text.parse::<Timestamp>().expect("a time");
+        let found = |count: usize| {
+            (0..count)
+                .map(|n| Finding::new(Severity::Error, &format!("step {n}"), "x", "y"))
+                .chain([Finding::new(Severity::Warning, "quota", "x", "y")])
+                .collect()
+        };
+        let look = |errors, is_soon| Look {
+            findings: found(errors),
+            certificates: [("[standby] tls_ca".to_owned(), (at("2026-02-01T00:00:00Z"), is_soon))].into(),
+        };
+        let told = Told::default();
+        announce(&look(11, true), &told, at("2026-01-15T00:00:00Z"));
+        announce(&look(0, false), &told, at("2026-01-16T00:00:00Z"));
+        let told = told.0.into_inner().expect("the log");
+        let [wrong, soon, right, renewed] = told.as_slice() else {
+            panic!("{told:#?}")
+        };
+        assert!(
+            wrong.starts_with("raised dark-check ") && wrong.contains("step 7: x"),
+            "{wrong}"
+        );
+        assert!(
+            wrong.contains("and 3 more") && !wrong.contains("quota") && !wrong.contains("step 8"),
+            "{wrong}"
+        );
+        assert!(
+            soon.starts_with("raised certificate/[standby] tls_ca") && soon.contains("2026-02-01"),
+            "{soon}"
+        );
+        assert_eq!(
+            (right.as_str(), renewed.as_str()),
+            ("resolved dark-check", "resolved certificate/[standby] tls_ca")
+        );
     }
 
     #[test]

@@ -62,12 +62,12 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
         .into_iter()
         .map(|warning| Finding::new(Severity::Warning, warning.key, warning.text, ""))
         .collect();
-    let mut entries = Vec::new();
+    let (mut entries, mut stage) = (Vec::new(), 0);
     // One trouble must not hide the others: each part is looked at on its own.
     match look_at_store(config).await {
-        Ok((found, listed)) => {
+        Ok((found, listed, standing_at)) => {
             findings.extend(found);
-            entries = listed;
+            (entries, stage) = (listed, standing_at);
         }
         Err(error) => findings.push(Finding::new(Severity::Error, "store", told(&error), "")),
     }
@@ -76,7 +76,16 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
         Err(failure) => findings.push(failure),
     }
     if let Some(configured) = &config.standby {
-        findings.extend(standby::findings(config, configured, &entries).await);
+        findings.extend(match stage {
+            // What holds a restored database refuses another, as it should.
+            2.. => vec![Finding::new(
+                Severity::Note,
+                "standby",
+                format!("it stands (stage {stage}): whether it takes a restore is looked at once it was taken down"),
+                "",
+            )],
+            _ => standby::findings(config, configured, &entries).await,
+        });
     }
     let run_time = RunTimes::of(&entries).slow().unwrap_or_default();
     let now = open::clock().now();
@@ -109,7 +118,8 @@ pub fn print_finding(finding: &Finding) {
     }
 }
 
-async fn look_at_store(config: &Config) -> Result<(Vec<Finding>, Vec<Entry>), StoreError> {
+/// Its findings, the backups in it, and the stage that stands.
+async fn look_at_store(config: &Config) -> Result<(Vec<Finding>, Vec<Entry>, u8), StoreError> {
     let stores = open::stores_for_a_person(config).await?;
     let skew = open::clock().now().duration_since(stores.backups.now().await?);
     let entries = open::listing(config, &stores).await?;
@@ -130,7 +140,8 @@ async fn look_at_store(config: &Config) -> Result<(Vec<Finding>, Vec<Entry>), St
         proven: good().any(|entry| entry.proven_at.is_some()),
         any_good: newest.is_some(),
     };
-    Ok((doctor::store(&facts), entries))
+    let known = open::journal(config, &stores).known().await?;
+    Ok((doctor::store(&facts), entries, known.standing.stage))
 }
 
 /// Tries the rights a backup needs, without leaving anything that a listing shows.

@@ -74,18 +74,25 @@ pub async fn listing(config: &Config, stores: &Stores) -> Result<Vec<Entry>, Sto
 
 /// The same, where the journal was read already.
 pub async fn listing_by(config: &Config, stores: &Stores, known: &Known) -> Result<Vec<Entry>, StoreError> {
+    Ok(listing_and_ledger(config, stores, known).await?.0)
+}
+
+/// The same, with the proofs themselves.
+pub async fn listing_and_ledger(
+    config: &Config,
+    stores: &Stores,
+    known: &Known,
+) -> Result<(Vec<Entry>, Ledger), StoreError> {
+    let ledger = Ledger::default();
     let prefix = &config.store.prefix;
     let mut entries = shelf::list(stores.backups.as_ref(), prefix, &config.service.name, &known.standing).await?;
-    match Ledger::default()
-        .join(stores.control.as_ref(), prefix, &mut entries)
-        .await
-    {
+    match ledger.join(stores.control.as_ref(), prefix, &mut entries).await {
         Err(error) if error.is_permanent() => {
             eprintln!("planb: warning: proofs cannot be read, so none are shown: {error}");
         }
         result => result?,
     }
-    Ok(entries)
+    Ok((entries, ledger))
 }
 
 /// The journal of this service's failovers.

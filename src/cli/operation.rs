@@ -18,15 +18,17 @@ use crate::config::Config;
 use crate::recovery::engine::{Engine, Rest, Right};
 use crate::recovery::event::{Accepted, By, Chosen, Event};
 use crate::recovery::journal::{Journal, JournalError, Position};
-use crate::recovery::plan::{Aim, Place, Plan};
+use crate::recovery::plan::{Aim, Place, Plan, Site};
 use crate::recovery::rules::{self, Refusal, Rule};
 use crate::secret::resolver::Resolver;
 use crate::steps::{self, Executor};
 
 mod args;
+mod rehearsing;
 mod report;
 
 pub use args::{OperationArgs, user};
+pub use rehearsing::{Rehearsing, drill_lease};
 pub use report::{loss, standing_json, standing_line};
 
 /// A process that vanished blocks the next for at most this long.
@@ -48,19 +50,6 @@ pub struct Desk {
     /// What a rehearsal does differently; none in earnest.
     pub rehearsal: Option<Rehearsing>,
     lease: Option<Arc<Held>>,
-}
-
-/// What keeps a rehearsal away from the real thing.
-pub struct Rehearsing {
-    /// Real databases: host and port.
-    pub avoid: Vec<(String, u16)>,
-    /// Stops it from outside.
-    pub stop: CancellationToken,
-}
-
-/// The lease of a rehearsal; while it is held, nothing is pruned.
-pub fn drill_lease(config: &Config) -> String {
-    format!("lease/drill-{}", claim::key(&config.store.prefix))
 }
 
 struct Held(Lease);
@@ -105,22 +94,6 @@ impl Desk {
         })
     }
 
-    /// For a rehearsal: `config` is made for it, and its journal is another one.
-    pub async fn of_drill(common: &Common, config: Config, by: By, rehearsal: Rehearsing) -> Result<Self, Failure> {
-        let stores = open::stores(&config, &CancellationToken::new()).await?;
-        Ok(Self {
-            journal: open::drill_journal(&config, &stores),
-            teller: Teller::silent(&config, Place::Operator).await,
-            config,
-            stores,
-            by,
-            place: Place::Operator,
-            json: common.json,
-            rehearsal: Some(rehearsal),
-            lease: None,
-        })
-    }
-
     /// Where what is at work is told to others.
     fn key(&self) -> String {
         let key = claim::key(&self.config.store.prefix);
@@ -146,9 +119,9 @@ impl Desk {
     }
 
     fn lease_name(&self) -> String {
-        match self.rehearsal {
-            Some(_) => drill_lease(&self.config),
-            None => format!("lease/{}-{}", self.place.name(), self.key()),
+        match (&self.rehearsal, self.place) {
+            (Some(_), Place::Operator) => drill_lease(&self.config),
+            (None, _) | (Some(_), Place::Runner) => format!("lease/{}-{}", self.place.name(), self.key()),
         }
     }
 
@@ -226,6 +199,10 @@ impl Desk {
         let Some(operation) = position.state.open() else {
             return Ok(());
         };
+        // What a rehearsal made is taken back step by step as far as anybody knows how, whatever the plan is by now.
+        if self.rehearsal.is_some() && operation.abandoning.is_some() {
+            return Ok(());
+        }
         let written = steps::plan::written(operation.aim, &self.config);
         if steps::plan::digest(written, &operation.plan) == operation.plan_digest
             || operation.has_accepted(Rule::PlanChanged)
@@ -399,6 +376,7 @@ impl Desk {
         &self,
         mut position: Position,
         args: &OperationArgs,
+        towards: Site,
         accepted: Vec<Accepted>,
     ) -> Result<Position, Failure> {
         let Some(operation) = position.state.open() else {
@@ -407,6 +385,11 @@ impl Desk {
                 "no operation is open: there is nothing to go on with; planb history shows the past",
             ));
         };
+        refuse(
+            &rules::other_way(&position.state, towards)
+                .into_iter()
+                .collect::<Vec<_>>(),
+        )?;
         if args.abandon && operation.committed_at.is_some() {
             return refuse(&[Refusal {
                 rule: Rule::Committed,
@@ -419,15 +402,16 @@ impl Desk {
         }
         let is_abandoned = operation.abandoning.is_some();
         self.teller.accepted(operation.number, &accepted);
+        // First: what may be left as it is, may be so only then.
+        if args.abandon && !is_abandoned {
+            let reason = "abandoned by command".to_owned();
+            position = self.say(position, Event::Abandoning { reason }).await?;
+        }
         for accepted in accepted {
             position = self.say(position, Event::Accept(accepted)).await?;
         }
         if args.approve {
             position = self.say(position, Event::Approved).await?;
-        }
-        if args.abandon && !is_abandoned {
-            let reason = "abandoned by command".to_owned();
-            position = self.say(position, Event::Abandoning { reason }).await?;
         }
         Ok(position)
     }

@@ -118,7 +118,7 @@ pub async fn run(common: &Common, args: &PrepareArgs) -> Result<(), Failure> {
     };
     let mut findings = differences(&config, &prepared, &mut told).await;
     told.done("looking at it as on the night …");
-    findings.extend(dark::look(&config, place).await);
+    findings.extend(dark::look(&config, dark::person_at(place)).await.findings);
     findings.sort_by_key(|finding| finding.severity);
     finish(&told, &prepared, &findings)
 }

@@ -12,7 +12,7 @@ use super::open;
 use crate::backup::archive::Archive;
 use crate::backup::entry::Entry;
 use crate::backup::ledger::{self, LedgerError};
-use crate::backup::proof::{Finding, Level};
+use crate::backup::proof::Level;
 use crate::backup::verify;
 use crate::config::Config;
 use crate::mysql::Address;
@@ -121,18 +121,13 @@ pub async fn prove(
     let Some(level) = level else {
         return Proof { done, noted: None };
     };
-    let noted = async {
-        let finding = Finding {
-            level,
-            blob: entry.blob.clone(),
-            at: stores.backups.now().await?,
-            by: open::by(config),
-            seconds: begun.elapsed().as_secs_f64(),
-            rows: entry.rows,
-        };
-        let prefix = &config.store.prefix;
-        ledger::note(stores.control.as_ref(), prefix, &entry.id, &entry.digest, &finding).await
-    };
+    let noted = ledger::found(
+        stores.backups.as_ref(),
+        stores.control.as_ref(),
+        &config.store.prefix,
+        entry,
+        (level, open::by(config), begun.elapsed()),
+    );
     let noted = Some(noted.await);
     Proof { done, noted }
 }

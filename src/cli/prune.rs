@@ -20,6 +20,7 @@ use crate::config::{Config, Place};
 use crate::recovery::journal::Known;
 use crate::recovery::plan::Site;
 use crate::recovery::state::Standing;
+use crate::steps;
 
 #[derive(Debug, Args)]
 pub struct PruneArgs {
@@ -50,7 +51,13 @@ pub async fn run(common: &Common, args: &PruneArgs) -> Result<(), Failure> {
     let clock = open::clock();
     let now = stores.backups.now().await?;
     let rpo = Newest::of(&entries).assess(config.targets.rpo, None, now);
-    let mut holds = holds(rpo.state, clock.now(), now, &known);
+    let mut holds = holds(
+        steps::plan::site(config.service.protects),
+        rpo.state,
+        clock.now(),
+        now,
+        &known,
+    );
     holds.freezes.extend(drilling(&config, &stores).await?);
     let pruning = keep(&entries, &config.retention, &holds, now);
     let unheld = Holds {
@@ -117,7 +124,7 @@ fn frozen(pruning: &Pruning, otherwise: &Pruning) -> Option<String> {
 }
 
 /// What forbids removing right now.
-pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp, known: &Known) -> Holds {
+pub fn holds(here: Site, rpo: State, local: jiff::Timestamp, store: jiff::Timestamp, known: &Known) -> Holds {
     let mut holds = Holds {
         operation_open: known.is_open,
         restoring_from: began_from(&known.standing).into_iter().collect(),
@@ -125,6 +132,9 @@ pub fn holds(rpo: State, local: jiff::Timestamp, store: jiff::Timestamp, known: 
     };
     if known.is_open {
         holds.freezes.push(Freeze::Failover);
+    }
+    if known.standing.serving == Some(here.other()) {
+        holds.freezes.push(Freeze::NotServing);
     }
     holds.freezes.extend(Freeze::for_clocks(local, store));
     if rpo == State::Breached {
@@ -154,4 +164,28 @@ fn print_policy(config: &Config) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&policy).map_err(|error| Failure::failed(error.to_string()))?;
     println!("{text}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An old primary that came back must not thin out what the serving standby keeps.
+    #[test]
+    fn whoever_does_not_serve_removes_nothing() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let freezes = |serving| {
+            let known = Known {
+                standing: Standing {
+                    serving: Some(serving),
+                    ..Standing::default()
+                },
+                is_open: false,
+                damage: None,
+            };
+            holds(Site::Primary, State::Met, now, now, &known).freezes
+        };
+        assert_eq!(freezes(Site::Standby), [Freeze::NotServing]);
+        assert_eq!(freezes(Site::Primary), []);
+    }
 }

@@ -6,14 +6,17 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::drill::attend::attend;
 use super::drill::schedule;
 use super::failure::Failure;
 use super::operation::Desk;
 use super::screen::Screen;
 use super::{Common, dark, open};
+use crate::agent::notify::Systemd;
 use crate::backup::lease;
 use crate::config::drill::Keeper;
-use crate::config::steps::At;
+use crate::notify::Nobody;
+use crate::prepare::record::Looker;
 use crate::recovery::engine::Rest;
 use crate::recovery::event::By;
 use crate::recovery::journal::Position;
@@ -29,8 +32,8 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         ended.cancel();
         served
     };
-    // Beside the operations: that it looked is how others know that it is there.
-    let looking = dark::by_schedule(common.config.clone(), At::Runner, ended.clone());
+    // Beside the operations: that it looked is how others know that it is there. What it finds, the agent tells people.
+    let looking = dark::by_schedule(common.config.clone(), Looker::Runner, Arc::new(Nobody), ended.clone());
     tokio::join!(serving, looking).0
 }
 
@@ -46,9 +49,10 @@ async fn serve(common: &Common) -> Result<(), Failure> {
     let mut interrupted = std::pin::pin!(super::backup::interrupted());
     let mut left_at = None;
     let stop = CancellationToken::new();
-    // Aborted with its owner: what it has begun then is taken back after the next start.
-    let mut beside = JoinSet::new();
-    beside.spawn(schedule::keep(common.clone(), Keeper::Runner, stop.clone()));
+    let mut acting = JoinSet::new();
+    let announcer = Arc::new(desk.teller.announcer());
+    acting.spawn(schedule::keep(common.clone(), Keeper::Runner, announcer, stop.clone()));
+    acting.spawn(attend(common.clone(), desk.config.clone(), stop.clone()));
     loop {
         tokio::select! {
             () = &mut interrupted => break,
@@ -88,6 +92,8 @@ async fn serve(common: &Common) -> Result<(), Failure> {
             ),
         }
     }
+    stop.cancel();
+    schedule::come_to_rest(acting, &Systemd).await;
     desk.teller
         .finish(&desk.config, &desk.stores.control, &desk.by.run)
         .await;

@@ -7,12 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{Common, dark, follow, notify, open, present, watch};
+use super::{Common, dark, drill, follow, notify, open, present, watch};
 use crate::agent::schedule::Cron;
 use crate::backup::entry::{Entry, Standing};
 use crate::backup::proof::overdue;
 use crate::backup::rpo::{Newest, Rpo, RunTimes, worst_case};
-use crate::config::steps::At;
 use crate::config::{Config, Schedule};
 use crate::prepare::record::Looked;
 use crate::recovery::journal::Known;
@@ -57,6 +56,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
     let looked = dark_looks(&config, &stores).await;
     let overdue = overdue(&entries, config.verify.proof_max_age, now);
     let untold = notify::untold(&config, &stores).await;
+    let drill = drill::standing::standing(&config, &stores).await;
     if common.json {
         let (standing, operation) = follow::json(&journal);
         println!(
@@ -65,6 +65,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
                 "v": 1,
                 "standing": standing,
                 "operation": operation,
+                "drill": drill.json(),
                 "watch": watched.as_ref().map(watch::Together::json),
                 "service": config.service.name,
                 "site": config.service.site,
@@ -83,7 +84,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
                 "good_backups": good.count(),
                 "stored_bytes": stored,
                 "dark": looked.iter().map(|one| json!({
-                    "place": one.place, "host": one.host, "at": present::rfc3339(one.at), "errors": one.errors,
+                    "place": one.looker.word(), "host": one.host, "at": present::rfc3339(one.at), "errors": one.errors,
                     "warnings": one.warnings, "worst": one.worst, "age_seconds": now.duration_since(one.at).as_secs(),
                 })).collect::<Vec<_>>(),
                 "store_now": present::rfc3339(now),
@@ -97,6 +98,9 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
         println!("{line}");
     }
     for line in watched.iter().flat_map(watch::Together::lines) {
+        println!("{line}");
+    }
+    for line in drill.lines(now) {
         println!("{line}");
     }
     println!("{rpo}");
@@ -158,7 +162,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<(), Failure> {
         };
         println!(
             "dark      {found} (the {} on {}, {})",
-            one.place,
+            one.looker.word(),
             one.host,
             present::age(one.at, now)
         );
@@ -178,19 +182,15 @@ pub fn rpo_of(config: &Config, entries: &[Entry], now: Timestamp) -> Rpo {
     newest.assess(config.targets.rpo, next, now)
 }
 
-/// What was found in the dark, by each place that looked; a record that cannot be read is none.
+/// What was found in the dark, by each who looked.
 async fn dark_looks(config: &Config, stores: &open::Stores) -> Vec<Looked> {
-    let mut found = Vec::new();
     if config.failover_steps.is_empty() {
-        return found;
+        return Vec::new();
     }
-    for place in [At::Operator, At::Runner] {
-        match dark::looked(config, stores, place).await {
-            Ok(looked) => found.extend(looked),
-            Err(why) => tracing::warn!(why, "what was found in the dark cannot be read"),
-        }
-    }
-    found
+    dark::looks(config, stores).await.unwrap_or_else(|why| {
+        tracing::warn!(why, "what was found in the dark cannot be read");
+        Vec::new()
+    })
 }
 
 const NEVER_PROVEN: &str = "none: no backup was restored and checked yet";

@@ -55,6 +55,11 @@ impl Teller {
         }
     }
 
+    /// For whoever tells of something else.
+    pub fn announcer(&self) -> Announcer {
+        self.dispatcher.announcer()
+    }
+
     pub fn rehearsed(&self, passed: bool, summary: String) {
         self.say(What::DrillResult { passed, summary });
     }

@@ -344,6 +344,8 @@ pub struct Quota {
     pub location: String,
     /// Name of a compute quota, e.g. `standardBSFamily`, and how much of it a recovery takes.
     pub compute: Vec<(String, u64)>,
+    /// The same of a network quota, e.g. `PublicIPAddresses`.
+    pub network: Vec<(String, u64)>,
     /// Any of these will do for the database.
     pub database_skus: Vec<String>,
     pub endpoint: Url,
@@ -358,4 +360,6 @@ pub struct Doctor {
     pub certificates_valid_for: Duration,
     /// Hosts (`name` or `.suffix`) that a plan may ask beside Azure's, e.g. a private endpoint.
     pub dark_allow: Vec<String>,
+    /// A runner that last looked longer ago counts as gone. Default 2 days.
+    pub runner_max_age: Duration,
 }

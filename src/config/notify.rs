@@ -13,7 +13,7 @@ mod email;
 pub use email::{Email, MailTls};
 
 /// Names of what can be told.
-pub const EVENTS: [&str; 23] = [
+pub const EVENTS: [&str; 24] = [
     "backup-failed",
     "backup-damaged",
     "rpo-at-risk",
@@ -33,6 +33,7 @@ pub const EVENTS: [&str; 23] = [
     "rule-accepted",
     "pending-fence",
     "drill-result",
+    "drill-left",
     "dark-check",
     "certificate-expiring",
     "channel-failing",

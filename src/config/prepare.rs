@@ -141,29 +141,32 @@ pub(super) fn quota(document: &mut Document<'_>) -> Option<Quota> {
     let mut section = document.section("quota");
     let subscription = section.text("subscription", word);
     let location = section.text("location", word);
-    let compute = section.list("compute").unwrap_or_default();
+    let compute = counts(&mut section, "compute", "[\"cores=12\", \"standardBSFamily=8\"]");
+    let network = counts(&mut section, "network", "[\"PublicIPAddresses=2\"]");
     let database_skus = section.list("database_skus").unwrap_or_default();
     let endpoint = section.text("endpoint", management);
     if !is_there {
         return None;
     }
-    let mut wanted = Vec::new();
-    for text in compute {
-        match text.split_once('=').and_then(|(name, n)| Some((name, n.parse().ok()?))) {
-            Some((name, count)) => wanted.push((name.to_owned(), count)),
-            None => section.problem(
-                "compute",
-                "must be a list of \"QUOTA=NUMBER\", e.g. [\"cores=12\", \"standardBSFamily=8\"]",
-            ),
-        }
-    }
     Some(Quota {
         subscription: section.need("subscription", subscription, "the subscription's id"),
         location: section.need("location", location, "the region, e.g. location = \"koreacentral\""),
-        compute: wanted,
+        compute,
+        network,
         database_skus,
         endpoint: endpoint.or_else(|| Url::parse("https://management.azure.com").ok())?,
     })
+}
+
+fn counts(section: &mut Section<'_, '_>, key: &'static str, example: &str) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    for text in section.list(key).unwrap_or_default() {
+        match text.split_once('=').and_then(|(name, n)| Some((name, n.parse().ok()?))) {
+            Some((name, count)) => found.push((name.to_owned(), count)),
+            None => section.problem(key, format!("must be a list of \"QUOTA=NUMBER\", e.g. {example}")),
+        }
+    }
+    found
 }
 
 pub(super) fn doctor(document: &mut Document<'_>, has_plan: bool) -> Doctor {
@@ -191,6 +194,7 @@ pub(super) fn doctor(document: &mut Document<'_>, has_plan: bool) -> Doctor {
             .duration("certificates_valid_for", DAY..=YEAR)
             .unwrap_or(30 * DAY),
         dark_allow: allow,
+        runner_max_age: section.duration("runner_max_age", HOUR..=YEAR).unwrap_or(2 * DAY),
     }
 }
 

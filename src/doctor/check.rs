@@ -283,52 +283,6 @@ pub fn untold(count: usize, first_channel: Option<&str>) -> Line {
     }
 }
 
-/// The latest look at what would fail with AWS and every public registry out of reach.
-#[derive(Debug, Clone, Copy)]
-pub struct Dark<'a> {
-    pub age: Duration,
-    pub errors: usize,
-    pub worst: Option<&'a str>,
-}
-
-/// Looked at daily; two days without mean that nobody looks any more.
-const DARK_WITHIN: Duration = Duration::from_secs(48 * 3600);
-
-/// `place` is who looked: operator or runner. `by_schedule`: whether they do by themselves.
-pub fn dark(place: &str, looked: Option<Dark<'_>>, by_schedule: bool) -> Line {
-    let Some(looked) = looked else {
-        return line(
-            Level::Warning,
-            "dark",
-            format!("the {place} never looked at what would fail: planb doctor --dark there, or start it"),
-        );
-    };
-    let ago = told(looked.age);
-    if looked.errors > 0 {
-        let worst = looked.worst.map(|worst| format!(", first {worst}")).unwrap_or_default();
-        return line(
-            Level::Critical,
-            "dark",
-            format!(
-                "{} would fail tonight, as the {place} saw {ago} ago{worst}: planb doctor --dark",
-                looked.errors
-            ),
-        );
-    }
-    if by_schedule && looked.age > DARK_WITHIN {
-        return line(
-            Level::Warning,
-            "dark",
-            format!("the {place} last looked {ago} ago, and should daily: is it running?"),
-        );
-    }
-    line(
-        Level::Ok,
-        "dark",
-        format!("nothing would fail tonight, as the {place} saw {ago} ago"),
-    )
-}
-
 /// None: it does not answer.
 pub fn versions(source: Option<&Version>, standby: Option<&Version>) -> Line {
     let about = "servers";
@@ -505,28 +459,6 @@ mod tests {
         assert_eq!(level("2026-12-10T00:00:00Z"), Level::Warning);
         assert_eq!(level("2026-11-27T00:00:00Z"), Level::Critical);
         assert_eq!(level("2026-11-20T00:00:00Z"), Level::Critical);
-    }
-
-    #[test]
-    fn the_dark_is_looked_at_daily_and_by_each_place() {
-        let looked = |hours: u64, errors, worst| {
-            Some(Dark {
-                age: Duration::from_secs(hours * 3600),
-                errors,
-                worst,
-            })
-        };
-        assert_eq!(dark("runner", None, true).level, Level::Warning);
-        assert_eq!(dark("runner", looked(5, 0, None), true).level, Level::Ok);
-        assert_eq!(dark("runner", looked(50, 0, None), true).level, Level::Warning);
-        // By hand alone: nobody promised to.
-        assert_eq!(dark("runner", looked(50, 0, None), false).level, Level::Ok);
-        let failing = dark("operator", looked(5, 2, Some("image nginx")), true);
-        assert_eq!(failing.level, Level::Critical);
-        assert!(
-            failing.text.contains("2 would fail tonight") && failing.text.contains("image nginx"),
-            "{failing:?}"
-        );
     }
 
     #[test]

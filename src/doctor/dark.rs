@@ -6,14 +6,22 @@ use jiff::Timestamp;
 
 use super::{Finding, Severity};
 
+mod certificates;
+mod line;
 mod seen;
 
+pub use certificates::ends;
+pub use line::line_of;
+
+use crate::prepare::record::Looker;
+
 pub use seen::{
-    Certificate, Image, Manifests, Newest, Pulled, Quota, Reached, Root, Runner, Secret, Seen, Server, Tool, Went,
+    Certificate, Image, Manifests, Newest, Pulled, Quota, Reached, Root, Runner, Secret, Seen, Server, Tool,
+    Unresolved, Went,
 };
 
-/// A runner looks each day; after two it is gone.
-const RUNNER_SILENT: Duration = Duration::from_secs(2 * 86_400);
+/// What only an operator may see is looked at before each quarterly drill.
+const OPERATOR_SILENT: Duration = Duration::from_secs(100 * 86_400);
 
 /// Judges it all: errors first, and among equals what stops a recovery earliest.
 pub fn dark(seen: &Seen) -> Vec<Finding> {
@@ -22,17 +30,18 @@ pub fn dark(seen: &Seen) -> Vec<Finding> {
     findings.extend(prepared(seen));
     seen.tools.iter().for_each(|tool| findings.extend(self::tool(tool)));
     seen.roots.iter().for_each(|root| findings.extend(self::root(root)));
-    findings.extend(seen.secrets.iter().filter_map(secret));
+    findings.extend(seen.secrets.iter().filter_map(|one| secret(one, seen.looker)));
     findings.extend(runner(seen));
     seen.servers
         .iter()
-        .for_each(|server| findings.extend(self::server(server, &seen.place)));
+        .for_each(|server| findings.extend(self::server(server, seen.looker)));
     findings.extend(seen.manifests.iter().flat_map(manifests));
-    findings.extend(seen.images.iter().filter_map(image));
+    findings.extend(seen.images.iter().filter_map(|one| image(one, seen.looker)));
     for certificate in &seen.certificates {
-        findings.extend(self::certificate(certificate, seen));
+        findings.extend(certificates::judge(certificate, seen));
     }
     findings.extend(quota(seen));
+    findings.extend(unseen(seen));
     findings.extend(seen.needs_aws.iter().map(|step| {
         Finding::new(
             Severity::Warning,
@@ -78,7 +87,11 @@ fn newest(seen: &Seen) -> Vec<Finding> {
 
 fn prepared(seen: &Seen) -> Option<Finding> {
     let found = |severity, what: String| {
-        let remedy = format!("planb prepare --at {}, on this machine", seen.place);
+        let place = match seen.looker {
+            Looker::Agent | Looker::Operator => "operator",
+            Looker::Runner => "runner",
+        };
+        let remedy = format!("planb prepare --at {place}, on this machine");
         Some(Finding::new(severity, "prepared", what, remedy))
     };
     match &seen.prepared {
@@ -149,6 +162,14 @@ fn root(root: &Root) -> Vec<Finding> {
             ),
             "",
         ),
+        Went::Stateless { why } => add(
+            Severity::Note,
+            format!(
+                "{}: providers are here and it is valid; not planned, since the agent may not read its state: {why}",
+                root.dir
+            ),
+            "",
+        ),
         Went::Initialised => {}
     }
     let is_failed = matches!(root.went, Went::Failed { .. });
@@ -182,12 +203,15 @@ fn root(root: &Root) -> Vec<Finding> {
     findings
 }
 
-fn secret(secret: &Secret) -> Option<Finding> {
-    let why = secret.went.as_ref().err()?;
+fn secret(secret: &Secret, looker: Looker) -> Option<Finding> {
+    let unresolved = secret.went.as_ref().err()?;
+    if looker == Looker::Agent && unresolved.is_refused {
+        return Some(refused(&format!("{}: {}", secret.of, unresolved.why), "secrets"));
+    }
     Some(Finding::new(
         Severity::Error,
         "secrets",
-        format!("{}: {why}", secret.of),
+        format!("{}: {}", secret.of, unresolved.why),
         "put it where AWS is not needed, e.g. azure-keyvault:VAULT/NAME, and name that too",
     ))
 }
@@ -214,9 +238,49 @@ fn manifests(seen: &Manifests) -> Vec<Finding> {
     findings
 }
 
-fn image(image: &Image) -> Option<Finding> {
+/// What the agent is not meant to read. An operator's look says whether it is there.
+fn refused(what: &str, about: &str) -> Finding {
+    Finding::new(
+        Severity::Note,
+        about,
+        format!("the agent may not see it, an operator looks: {what}"),
+        "",
+    )
+}
+
+/// Somebody has to look at what the agent may not see.
+fn unseen(seen: &Seen) -> Option<Finding> {
+    let hides = seen
+        .secrets
+        .iter()
+        .any(|one| matches!(&one.went, Err(unresolved) if unresolved.is_refused))
+        || seen.images.iter().any(|one| matches!(one.went, Pulled::Refused(_)))
+        || seen.roots.iter().any(|one| matches!(one.went, Went::Stateless { .. }))
+        || matches!(seen.quota, Quota::Refused(_));
+    if seen.looker != Looker::Agent || !hides {
+        return None;
+    }
+    let what = match seen.operator_looked {
+        None => "no operator ever looked at what the agent may not see".to_owned(),
+        Some(at) if age(seen.now, at) > OPERATOR_SILENT => format!(
+            "no operator has looked for {} at what the agent may not see",
+            days(seen.now, at)
+        ),
+        Some(_) => return None,
+    };
+    Some(Finding::new(
+        Severity::Warning,
+        "operator",
+        what,
+        "planb doctor --dark, as whoever is on call, where they would type the failover",
+    ))
+}
+
+fn image(image: &Image, looker: Looker) -> Option<Finding> {
+    let about = format!("image {}", image.name);
     let (severity, what, remedy) = match &image.went {
         Pulled::There => return None,
+        Pulled::Refused(why) if looker == Looker::Agent => return Some(refused(why, &about)),
         Pulled::Missing => (
             Severity::Error,
             "it is not in the second cloud's registry".to_owned(),
@@ -237,71 +301,13 @@ fn image(image: &Image) -> Option<Finding> {
             "it is no name of an image".to_owned(),
             "write REGISTRY/REPOSITORY@sha256:…",
         ),
-        Pulled::Unknown(why) => (
+        Pulled::Unknown(why) | Pulled::Refused(why) => (
             Severity::Error,
             format!("the registry cannot be asked: {why}"),
             "look at [prepare] registry and its login",
         ),
     };
-    Some(Finding::new(severity, &format!("image {}", image.name), what, remedy))
-}
-
-fn certificate(certificate: &Certificate, seen: &Seen) -> Vec<Finding> {
-    let found = |severity, what: String, remedy: &str| Finding::new(severity, &certificate.at, what, remedy);
-    let all = match &certificate.read {
-        Ok(all) => all,
-        Err(why) => {
-            return vec![found(
-                Severity::Error,
-                why.clone(),
-                "put the certificate there, PEM, or correct the path",
-            )];
-        }
-    };
-    let told = |subject: &str| {
-        if subject.is_empty() {
-            "a certificate".to_owned()
-        } else {
-            subject.to_owned()
-        }
-    };
-    // Of a bundle of authorities, the ones that ran out harm nobody as long as others stand.
-    let gone = all.iter().filter(|(_, _, until)| *until <= seen.now).count();
-    if all.len() > 1 && gone > 0 && gone < all.len() {
-        return vec![found(
-            Severity::Note,
-            format!("{gone} of its {} certificates ran out", all.len()),
-            "take a newer bundle",
-        )];
-    }
-    let soon = |until: Timestamp| seen.now.checked_add(seen.valid_for).is_ok_and(|then| until < then);
-    // The one that ends last decides.
-    let Some((subject, from, until)) = all.iter().max_by_key(|(_, _, until)| *until) else {
-        return Vec::new();
-    };
-    let (subject, date) = (told(subject), until.strftime("%Y-%m-%d").to_string());
-    if *until <= seen.now {
-        return vec![found(
-            Severity::Error,
-            format!("{subject} ran out on {date}"),
-            "renew it now: nothing that checks it will connect",
-        )];
-    }
-    if *from > seen.now {
-        return vec![found(
-            Severity::Error,
-            format!("{subject} is not valid before {from}"),
-            "look at this machine's clock, or take the right certificate",
-        )];
-    }
-    if soon(*until) {
-        return vec![found(
-            Severity::Warning,
-            format!("{subject} ends on {date}"),
-            "renew it before",
-        )];
-    }
-    Vec::new()
+    Some(Finding::new(severity, &about, what, remedy))
 }
 
 fn runner(seen: &Seen) -> Vec<Finding> {
@@ -325,11 +331,11 @@ fn runner(seen: &Seen) -> Vec<Finding> {
             worst,
         } => {
             let mut findings = Vec::new();
-            if age(seen.now, *at) > RUNNER_SILENT {
+            if age(seen.now, *at) > seen.runner_max_age {
                 findings.push(found(
                     Severity::Error,
                     format!("{host} last looked {} ago: is it still there?", days(seen.now, *at)),
-                    "start `planb runner` there; `planb doctor --dark --at runner` says the same at once",
+                    "start `planb runner` there, it looks at once; one that rests by day wants a longer [doctor] runner_max_age",
                 ));
             }
             if *errors > 0 {
@@ -347,7 +353,8 @@ fn runner(seen: &Seen) -> Vec<Finding> {
     }
 }
 
-fn server(server: &Server, place: &str) -> Option<Finding> {
+fn server(server: &Server, looker: Looker) -> Option<Finding> {
+    let place = looker.word();
     match (&server.went, server.site) {
         (Reached::Yes, site) => Some(Finding::new(
             Severity::Note,
@@ -360,6 +367,12 @@ fn server(server: &Server, place: &str) -> Option<Finding> {
             site,
             "whether it is reached cannot be known before stage 2",
             "",
+        )),
+        (Reached::No(why), "primary") if looker == Looker::Agent => Some(Finding::new(
+            Severity::Warning,
+            "primary",
+            format!("the agent raises a fence that is owed there, and does not reach it: {why}"),
+            "let the agent have [primary]'s password as well, and open its way there; config/grants-fence.sql makes the account",
         )),
         // A failback is not tonight.
         (Reached::No(why), "primary") => Some(Finding::new(
@@ -381,7 +394,8 @@ fn server(server: &Server, place: &str) -> Option<Finding> {
 fn quota(seen: &Seen) -> Vec<Finding> {
     match &seen.quota {
         Quota::NotAsked => Vec::new(),
-        Quota::Unknown(why) => vec![Finding::new(
+        Quota::Refused(why) if seen.looker == Looker::Agent => vec![refused(why, "quota")],
+        Quota::Refused(why) | Quota::Unknown(why) => vec![Finding::new(
             Severity::Warning,
             "quota",
             format!("it cannot be asked: {why}"),

@@ -10,7 +10,7 @@ fn fine() -> Seen {
     let now = at("2026-01-10T00:00:00Z");
     Seen {
         now,
-        place: "operator".to_owned(),
+        looker: Looker::Operator,
         valid_for: Duration::from_secs(30 * 86_400),
         max_age: Duration::from_secs(7 * 86_400),
         newest: Newest::Read {
@@ -41,6 +41,8 @@ fn fine() -> Seen {
             errors: 0,
             worst: Vec::new(),
         },
+        runner_max_age: Duration::from_secs(2 * 86_400),
+        operator_looked: None,
         servers: vec![Server {
             site: "standby",
             went: Reached::NotYet,
@@ -142,7 +144,12 @@ fn every_lack_is_told_once_with_a_remedy() {
         (|s| s.roots[0].altered = vec!["a.zip".into()], Severity::Error, "a.zip"),
         (|s| s.roots[0].has_lock_file = false, Severity::Warning, "lock.hcl"),
         (
-            |s| s.secrets[0].went = Err("only AWS has it".into()),
+            |s| {
+                s.secrets[0].went = Err(Unresolved {
+                    why: "only AWS has it".into(),
+                    is_refused: false,
+                });
+            },
             Severity::Error,
             "only AWS",
         ),
@@ -217,4 +224,50 @@ fn what_fails_comes_before_what_may_and_what_comes_first_on_the_night_before_the
     seen.newest = Newest::Absent;
     let about: Vec<String> = dark(&seen).into_iter().map(|f| f.about).take(3).collect();
     assert_eq!(about, ["backups", "image r.example/a@sha256:00", "step traffic"]);
+}
+
+#[test]
+fn what_the_agent_may_not_see_is_no_error_as_long_as_an_operator_looks() {
+    let mut seen = fine();
+    seen.secrets[0].went = Err(Unresolved {
+        why: "access refused".into(),
+        is_refused: true,
+    });
+    one(&seen, Severity::Error, "access refused");
+    seen.images[0].went = Pulled::Refused("no rights".into());
+    seen.roots[0].went = Went::Stateless { why: "403".into() };
+    seen.quota = Quota::Refused("403".into());
+    seen.looker = Looker::Agent;
+    one(&seen, Severity::Warning, "no operator ever looked");
+    seen.operator_looked = Some(at("2025-09-01T00:00:00Z"));
+    one(&seen, Severity::Warning, "131 days");
+    seen.operator_looked = Some(at("2025-12-01T00:00:00Z"));
+    let findings = dark(&seen);
+    assert!(findings.iter().all(|f| f.severity == Severity::Note), "{findings:?}");
+    // What is not there is not there, for the agent too.
+    seen.images[0].went = Pulled::Missing;
+    one(&seen, Severity::Error, "registry");
+}
+
+#[test]
+fn a_runner_that_rests_by_day_is_believed_for_as_long_as_the_plan_says() {
+    let mut seen = fine();
+    seen.runner = Runner::Said {
+        at: at("2025-11-01T00:00:00Z"),
+        host: "vm".to_owned(),
+        errors: 0,
+        worst: Vec::new(),
+    };
+    one(&seen, Severity::Error, "70 days ago");
+    seen.runner_max_age = Duration::from_secs(100 * 86_400);
+    assert!(dark(&seen).iter().all(|f| f.severity == Severity::Note));
+}
+
+#[test]
+fn certificates_that_end_soon_are_named_with_their_end() {
+    let mut seen = fine();
+    assert!(ends(&seen).values().all(|(_, is_soon)| !is_soon));
+    seen.certificates = vec![certificate_until("2026-02-01T00:00:00Z")];
+    let wanted = [("standby.tls_ca /ca.pem".to_owned(), (at("2026-02-01T00:00:00Z"), true))];
+    assert_eq!(ends(&seen), wanted.into());
 }

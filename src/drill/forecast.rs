@@ -1,8 +1,10 @@
 //! How long the next disaster will take: of each step, a part that is always the same and a part that grows with the data, from
 //! what earlier rehearsals took; along the longest chain of the plan. Pure.
 //!
-//! The model is a straight line through the sizes that were seen, and no cleverer: with one size only, what handles data is taken to be all
-//! growing and everything else all fixed, and the forecast says that it rests on one size.
+//! The model is a straight line through the sizes that were seen, and no cleverer. Sizes that hardly differ are one: their noise would be
+//! taken for growth. Where rehearsals saw one size only, what handles data grows as the proofs say (restores into a scratch server, of whatever
+//! sizes there were), from where the rehearsals stand; without those either, it is taken to be all growing and everything else all fixed, and the
+//! forecast says so.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,20 @@ pub struct Sample {
     /// SQL of the backup that was restored.
     pub raw_bytes: u64,
     pub seconds: f64,
+}
+
+/// Sizes that differ less than by this factor are one.
+const APART: u64 = 3;
+const APART_OF: u64 = 2;
+
+/// Everything that was measured.
+#[derive(Debug, Clone, Default)]
+pub struct Measured {
+    pub samples: Vec<Sample>,
+    /// Of each rehearsal: what went by between the steps.
+    pub idle_seconds: Vec<f64>,
+    /// What restoring and comparing took as a proof, by the SQL's size.
+    pub proofs: Vec<(u64, f64)>,
 }
 
 /// What a step takes: so long in any case, and so much more for each byte.
@@ -44,6 +60,24 @@ pub struct Forecast {
     pub breaks_at_bytes: Option<u64>,
     /// Fewest sizes that a step with data was seen with; with one, growth is a guess.
     pub sizes: usize,
+    /// Proofs that growth was taken from, if it was.
+    pub proofs: usize,
+}
+
+/// Sizes that are apart enough to tell growth from noise; the smallest counts as one.
+fn sizes(samples: &[(u64, f64)]) -> usize {
+    let sorted: std::collections::BTreeSet<u64> = samples.iter().map(|(bytes, _)| *bytes).collect();
+    let mut last = None;
+    sorted
+        .into_iter()
+        .filter(|bytes| {
+            let is_apart = last.is_none_or(|last: u64| bytes.saturating_mul(APART_OF) >= last.saturating_mul(APART));
+            if is_apart {
+                last = Some(*bytes);
+            }
+            is_apart
+        })
+        .count()
 }
 
 /// Least squares; neither part below nothing.
@@ -55,21 +89,21 @@ pub fn fit(samples: &[(u64, f64)], grows: bool) -> Option<Line> {
     let count = samples.len() as f64;
     let mean_x = samples.iter().map(|(bytes, _)| *bytes as f64).sum::<f64>() / count;
     let mean_y = samples.iter().map(|(_, seconds)| *seconds).sum::<f64>() / count;
-    let sizes: std::collections::BTreeSet<u64> = samples.iter().map(|(bytes, _)| *bytes).collect();
+    let sizes = sizes(samples);
     let proportional = || Line {
         fixed_seconds: 0.0,
         seconds_per_byte: if mean_x > 0.0 { mean_y / mean_x } else { 0.0 },
-        sizes: sizes.len(),
+        sizes,
     };
     let constant = || Line {
         fixed_seconds: mean_y,
         seconds_per_byte: 0.0,
-        sizes: sizes.len(),
+        sizes,
     };
     if !grows {
         return Some(constant());
     }
-    if sizes.len() < 2 {
+    if sizes < 2 {
         return Some(proportional());
     }
     let spread = samples
@@ -89,7 +123,7 @@ pub fn fit(samples: &[(u64, f64)], grows: bool) -> Option<Line> {
         return Some(Line {
             fixed_seconds: fixed,
             seconds_per_byte: slope,
-            sizes: sizes.len(),
+            sizes,
         });
     }
     // A line through nothing: the best one is not the mean's.
@@ -101,7 +135,7 @@ pub fn fit(samples: &[(u64, f64)], grows: bool) -> Option<Line> {
     Some(Line {
         fixed_seconds: 0.0,
         seconds_per_byte: products / squares,
-        sizes: sizes.len(),
+        sizes,
     })
 }
 
@@ -110,17 +144,45 @@ fn grows(step: &Step) -> bool {
     matches!(step.role, Role::Restore(_) | Role::Verify(_))
 }
 
+/// The proofs' growth from where the rehearsals of one size stand.
+fn scaled(samples: &[(u64, f64)], shape: Line) -> Option<Line> {
+    let took: f64 = samples.iter().map(|(_, seconds)| *seconds).sum();
+    let expected: f64 = samples.iter().map(|(bytes, _)| shape.at(*bytes)).sum();
+    (expected > 0.0).then(|| Line {
+        fixed_seconds: shape.fixed_seconds * took / expected,
+        seconds_per_byte: shape.seconds_per_byte * took / expected,
+        sizes: shape.sizes,
+    })
+}
+
 /// For a backup of this size. None while some step of the plan was never done.
-pub fn forecast(plan: &Plan, samples: &[Sample], raw_bytes: u64, target_seconds: f64) -> Option<Forecast> {
+pub fn forecast(plan: &Plan, measured: &Measured, raw_bytes: u64, target_seconds: f64) -> Option<Forecast> {
+    let proven = fit(&measured.proofs, true).filter(|line| line.sizes >= 2);
+    let mut by_proofs = false;
     let mut lines: BTreeMap<&str, Line> = BTreeMap::new();
     for step in &plan.steps {
-        let seen: Vec<(u64, f64)> = samples
+        let seen: Vec<(u64, f64)> = measured
+            .samples
             .iter()
             .filter(|sample| sample.step == step.name)
             .map(|sample| (sample.raw_bytes, sample.seconds))
             .collect();
-        lines.insert(&step.name, fit(&seen, grows(step))?);
+        let own = fit(&seen, grows(step))?;
+        let shaped = proven.filter(|_| grows(step) && own.sizes < 2);
+        let line = match shaped.and_then(|shape| scaled(&seen, shape)) {
+            Some(line) => {
+                by_proofs = true;
+                line
+            }
+            None => own,
+        };
+        lines.insert(&step.name, line);
     }
+    let idle = fit(
+        &measured.idle_seconds.iter().map(|idle| (0, *idle)).collect::<Vec<_>>(),
+        false,
+    );
+    let idle = idle.map_or(0.0, |idle| idle.fixed_seconds);
     let (seconds, chain) = longest(plan, &lines, raw_bytes)?;
     let sized = plan.steps.iter().filter(|step| grows(step));
     let sizes = sized
@@ -129,10 +191,11 @@ pub fn forecast(plan: &Plan, samples: &[Sample], raw_bytes: u64, target_seconds:
         .min();
     Some(Forecast {
         raw_bytes,
-        seconds,
+        seconds: seconds + idle,
         chain,
-        breaks_at_bytes: breaks_at(plan, &lines, target_seconds),
+        breaks_at_bytes: breaks_at(plan, &lines, target_seconds - idle),
         sizes: sizes.unwrap_or(0),
+        proofs: if by_proofs { measured.proofs.len() } else { 0 },
     })
 }
 
@@ -219,7 +282,7 @@ mod tests {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "small figures")]
-    fn samples(sizes: &[u64]) -> Vec<Sample> {
+    fn samples(sizes: &[u64]) -> Measured {
         let of = |mib: &u64| {
             let raw_bytes = mib * MIB;
             took(*mib as f64).map(|(step, seconds)| Sample {
@@ -228,7 +291,10 @@ mod tests {
                 seconds,
             })
         };
-        sizes.iter().flat_map(of).collect()
+        Measured {
+            samples: sizes.iter().flat_map(of).collect(),
+            ..Measured::default()
+        }
     }
 
     #[test]
@@ -252,7 +318,7 @@ mod tests {
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(7);
         for _ in 0..200 {
             let mut seen = samples(&[100, 100, 1_000, 1_000]);
-            for sample in &mut seen {
+            for sample in &mut seen.samples {
                 sample.seconds *= rand::RngExt::random_range(&mut rng, 0.9..1.1);
             }
             let told = forecast(&plan(), &seen, 3_000 * MIB, 900.0).expect("everything was done");
@@ -272,9 +338,40 @@ mod tests {
     }
 
     #[test]
+    fn sizes_that_hardly_differ_are_one_and_the_proofs_tell_how_it_grows() {
+        // A year of nights: the database grows by a tenth, and the machine's noise is as large.
+        let mut seen = samples(&[100, 102, 105, 110]);
+        seen.samples[2].seconds *= 1.3;
+        let guessed = forecast(&plan(), &seen, 800 * MIB, 900.0).expect("everything was done");
+        assert_eq!((guessed.sizes, guessed.proofs), (1, 0));
+        // A scratch server that is twice as slow, with backups of two sizes.
+        let mut seen = samples(&[100]);
+        seen.proofs = [50_u64, 400]
+            .map(|mib| {
+                let (restore, compare) = (took(mib as f64)[2].1, took(mib as f64)[3].1);
+                (mib * MIB, 2.0 * (restore + compare))
+            })
+            .to_vec();
+        let told = forecast(&plan(), &seen, 800 * MIB, 900.0).expect("everything was done");
+        let real = 60.0 + 4.0 + 40.0 + 1.0 + 8.0 + 10.0;
+        assert!((told.seconds - real).abs() / real < 0.02, "{told:?}");
+        assert_eq!((told.sizes, told.proofs), (2, 2));
+    }
+
+    #[test]
+    fn what_goes_by_between_the_steps_counts() {
+        let mut seen = samples(&[100, 400]);
+        let without = forecast(&plan(), &seen, MIB, 900.0).expect("everything was done");
+        seen.idle_seconds = vec![2.0, 4.0];
+        let with = forecast(&plan(), &seen, MIB, 900.0).expect("everything was done");
+        assert!((with.seconds - without.seconds - 3.0).abs() < 1e-6, "{with:?}");
+        assert!(with.breaks_at_bytes < without.breaks_at_bytes);
+    }
+
+    #[test]
     fn what_was_never_done_is_not_foretold_and_no_part_is_below_nothing() {
         let mut seen = samples(&[100, 400]);
-        seen.retain(|sample| sample.step != "compare");
+        seen.samples.retain(|sample| sample.step != "compare");
         assert_eq!(forecast(&plan(), &seen, MIB, 1.0), None);
         for points in [[(100, 9.0), (200, 5.0)], [(100, 1.0), (200, 9.0)]] {
             let line = fit(&points, true).expect("two points");

@@ -48,6 +48,9 @@ pub struct Report {
     /// SHA-256 of the last entry of its journal, which chains all before it.
     pub journal_digest: String,
     pub journal_entries: u64,
+    /// SHA-256 of the configuration that it went by, which is kept beside its journal.
+    #[serde(default)]
+    pub configuration: String,
     /// For a disaster today; none while too little is known.
     #[serde(default)]
     pub forecast: Option<Foretold>,
@@ -114,6 +117,16 @@ pub struct StepReport {
     pub note: String,
 }
 
+/// A rehearsal that was not taken back yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    pub begun_at: Timestamp,
+    pub who: String,
+    pub host: String,
+    /// Somebody is at it; otherwise it was left.
+    pub is_at_work: bool,
+}
+
 /// A forecast, with what it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Foretold {
@@ -123,6 +136,9 @@ pub struct Foretold {
     pub breaks_at_bytes: Option<u64>,
     pub rehearsals: usize,
     pub sizes: usize,
+    /// Proofs that its growth is taken from; 0 where rehearsals of several sizes tell it themselves.
+    #[serde(default)]
+    pub proofs: usize,
 }
 
 /// Keys of what an opened rehearsal keeps in its facts.
@@ -138,6 +154,8 @@ pub mod facts {
     pub const RAW: &str = "raw_bytes";
     pub const STORED: &str = "stored_bytes";
     pub const ROWS: &str = "rows";
+    /// SHA-256 of the configuration that it goes by.
+    pub const CONFIGURATION: &str = "configuration";
     /// Before the name of each step that is left out.
     pub const SKIPPED: &str = "skipped ";
 }
@@ -266,6 +284,7 @@ pub fn report(entries: &[Entry]) -> Option<Report> {
         evidence: evidence(plan, &seen),
         journal_digest: last.encode().1,
         journal_entries: last.number,
+        configuration: facts.get(facts::CONFIGURATION).cloned().unwrap_or_default(),
         forecast: None,
         steps,
     })
@@ -360,6 +379,25 @@ impl Report {
             })
         })
         .collect()
+    }
+
+    /// While nothing was at work and the clock went on: the journal between steps, above all. None if it never was healthy.
+    pub fn idle_seconds(&self) -> Option<f64> {
+        let mut at_work: Vec<(f64, f64)> = self
+            .steps
+            .iter()
+            .filter_map(|step| {
+                let begun = step.begun_after_seconds?;
+                Some((begun, begun + step.seconds?))
+            })
+            .collect();
+        at_work.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (mut busy, mut until) = (0.0, 0.0_f64);
+        for (begun, ended) in at_work {
+            busy += (ended - begun.max(until)).max(0.0);
+            until = until.max(ended);
+        }
+        Some((self.rto.seconds? - busy).max(0.0))
     }
 
     pub fn passed(&self) -> bool {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::steps::{Kind, Rehearsed, Site, Step};
+use crate::config::steps::{Kind, Rehearsed, Server, Site, Step, Terraform};
 use crate::config::{Config, Endpoint};
 
 /// The configuration that a rehearsal goes by, and what it must stay away from.
@@ -31,6 +31,18 @@ pub struct Mistake {
 /// # Errors
 /// Everything that would let it reach what is real.
 pub fn variant(config: &Config, stage: u8) -> Result<Variant, Vec<Mistake>> {
+    match judged(config, stage) {
+        (variant, mistakes) if mistakes.is_empty() => Ok(variant),
+        (_, mistakes) => Err(mistakes),
+    }
+}
+
+/// The variant of a rehearsal that was begun, to take it back: isolated as far as that goes, whatever stands against beginning another.
+pub fn of_begun(config: &Config, stage: u8) -> Variant {
+    judged(config, stage).0
+}
+
+fn judged(config: &Config, stage: u8) -> (Variant, Vec<Mistake>) {
     let mut mistakes = Vec::new();
     let mut skipped = Vec::new();
     let mut steps: Vec<Step> = Vec::new();
@@ -76,9 +88,6 @@ pub fn variant(config: &Config, stage: u8) -> Result<Variant, Vec<Mistake>> {
             message: "is a database of the real thing: a rehearsal needs a server of its own".to_owned(),
         });
     }
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
     let mut own = config.clone();
     own.failover_steps = steps;
     own.failback_steps = Vec::new();
@@ -88,11 +97,12 @@ pub fn variant(config: &Config, stage: u8) -> Result<Variant, Vec<Mistake>> {
     if config.drill.to.is_some() {
         own.standby.clone_from(&config.drill.to);
     }
-    Ok(Variant {
+    let variant = Variant {
         config: own,
         avoid,
         skipped,
-    })
+    };
+    (variant, mistakes)
 }
 
 /// Why a step is left out; none if it is rehearsed.
@@ -168,7 +178,7 @@ fn isolate(config: &Config, step: &mut Step, makers: &BTreeSet<String>, mistakes
                 );
             }
             if config.drill.to.is_some() {
-                server.host = None;
+                *server = Server::of(server.site);
             } else if !server.host.as_deref().is_some_and(|host| names_any(host, makers)) {
                 wrong(
                     "host",
@@ -223,6 +233,15 @@ fn names_any(text: &str, makers: &BTreeSet<String>) -> bool {
     makers.iter().any(|maker| text.contains(&format!("${{{maker}.")))
 }
 
+/// What Terraform's steps make in earnest.
+pub fn in_earnest(config: &Config) -> BTreeMap<String, Terraform> {
+    let steps = config.failover_steps.iter().filter_map(|step| match &step.kind {
+        Kind::Terraform(terraform) => Some((step.name.clone(), terraform.clone())),
+        _ => None,
+    });
+    steps.collect()
+}
+
 /// What was needed of a step that is left out, is needed by whoever needed that.
 fn needs(of: &[String], left_out: &BTreeMap<String, Vec<String>>, kept: &BTreeSet<String>) -> Vec<String> {
     let mut open: Vec<&String> = of.iter().collect();
@@ -241,8 +260,8 @@ fn needs(of: &[String], left_out: &BTreeMap<String, Vec<String>>, kept: &BTreeSe
     found.into_iter().collect()
 }
 
-/// Databases that serve, or are to.
-fn real(config: &Config) -> Vec<(String, u16)> {
+/// Databases that serve, or are to, as far as the configuration alone tells: host in small letters, and port.
+pub fn real(config: &Config) -> Vec<(String, u16)> {
     let mut real: Vec<(String, u16)> = [&config.standby, &config.primary]
         .into_iter()
         .flatten()
@@ -285,7 +304,10 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert!(named.contains(&("database", vec!["pocketbank-drill"])), "{named:?}");
+        assert!(
+            named.contains(&("database", vec!["pocketbank-drill-8f3k"])),
+            "{named:?}"
+        );
         assert!(named.contains(&("cluster", vec![])), "{named:?}");
     }
 

@@ -158,6 +158,13 @@ pub enum What {
         /// RPO and RTO that were reached, or what went wrong.
         summary: String,
     },
+    /// A rehearsal whose process is gone: what it made still stands, and costs.
+    DrillLeft {
+        /// When it was begun, as people read it.
+        begun: String,
+        who: String,
+        host: String,
+    },
     /// Something that a recovery needs hangs on the cloud that may be down.
     DarkCheck {
         findings: Vec<String>,
@@ -197,6 +204,7 @@ pub mod keys {
     /// That nothing is begun by itself.
     pub const AUTO: &str = "auto";
     pub const DRILL: &str = "drill";
+    pub const DRILL_LEFT: &str = "drill-left";
     pub const DARK_CHECK: &str = "dark-check";
 
     pub fn damaged(id: &str) -> String {
@@ -243,6 +251,7 @@ impl What {
             Self::RuleAccepted { .. } => "rule-accepted",
             Self::PendingFence { .. } => "pending-fence",
             Self::DrillResult { .. } => "drill-result",
+            Self::DrillLeft { .. } => "drill-left",
             Self::DarkCheck { .. } => "dark-check",
             Self::CertificateExpiring { .. } => "certificate-expiring",
             Self::ChannelFailing { .. } => "channel-failing",
@@ -275,6 +284,7 @@ impl What {
             Self::RuleAccepted { operation, rule, .. } => format!("operation-{operation}/accepted/{rule}"),
             Self::PendingFence { site, .. } => keys::fence(site),
             Self::DrillResult { .. } => keys::DRILL.to_owned(),
+            Self::DrillLeft { .. } => keys::DRILL_LEFT.to_owned(),
             Self::DarkCheck { .. } => keys::DARK_CHECK.to_owned(),
             Self::CertificateExpiring { name, .. } => keys::certificate(name),
             Self::ChannelFailing { channel, .. } => keys::channel(channel),
@@ -303,6 +313,7 @@ impl What {
             | Self::OperationEnded { .. }
             | Self::StepFailed { .. }
             | Self::RuleAccepted { .. }
+            | Self::DrillLeft { .. }
             | Self::DarkCheck { .. }
             | Self::CertificateExpiring { .. }
             | Self::ChannelFailing { .. }
@@ -334,6 +345,7 @@ impl What {
             | Self::OperationStopped { .. }
             | Self::FailoverWithheld { .. }
             | Self::PendingFence { .. }
+            | Self::DrillLeft { .. }
             | Self::DarkCheck { .. }
             | Self::CertificateExpiring { .. }
             | Self::ChannelFailing { .. }

@@ -83,6 +83,11 @@ pub(in crate::notify) fn one_of_each() -> Vec<What> {
             passed: false,
             summary: text(),
         },
+        What::DrillLeft {
+            begun: text(),
+            who: text(),
+            host: text(),
+        },
         What::DarkCheck { findings: vec![text()] },
         What::CertificateExpiring {
             name: "source".to_owned(),

@@ -77,6 +77,7 @@ fn command(what: &What) -> Option<String> {
         What::OperationEnded { .. } | What::RuleAccepted { .. } => "planb history".to_owned(),
         What::PendingFence { .. } => "planb status".to_owned(),
         What::DrillResult { .. } => "planb history".to_owned(),
+        What::DrillLeft { .. } => "planb drill --clean".to_owned(),
         What::DarkCheck { .. } => "planb doctor --dark".to_owned(),
         What::CertificateExpiring { .. } => "planb doctor".to_owned(),
         What::ChannelFailing { .. } => "planb notify --test".to_owned(),

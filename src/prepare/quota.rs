@@ -1,6 +1,7 @@
 //! Adapter: what Azure Resource Manager says of quotas, and of which database servers a region sells. Reads only.
 //!
-//! Source: `Microsoft.Compute/locations/usages` (2024-07-01), `Microsoft.DBforMySQL/locations/capabilities` (2023-12-30).
+//! Source: `Microsoft.Compute/locations/usages` (2024-07-01), `Microsoft.Network/locations/usages` (2024-05-01),
+//! `Microsoft.DBforMySQL/locations/capabilities` (2023-12-30).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,6 +25,7 @@ const LARGEST_BYTES: usize = 8 << 20;
 pub struct Supply {
     /// Name, how much is in use, how much there may be.
     pub compute: Vec<(String, u64, u64)>,
+    pub network: Vec<(String, u64, u64)>,
     /// Database servers that may be made there.
     pub database_skus: BTreeSet<String>,
 }
@@ -68,24 +70,18 @@ pub async fn supply(wanted: &Quota, token: &Secret) -> Result<Supply, QuotaError
         .map_err(|error| QuotaError::Unreachable(error.to_string()))?;
     let mut found = Supply::default();
     if !wanted.compute.is_empty() {
-        let what = "compute quotas";
-        for one in all(
-            &client,
-            wanted,
-            "Microsoft.Compute",
-            "usages?api-version=2024-07-01",
-            token,
+        let (path, what) = ("usages?api-version=2024-07-01", "compute quotas");
+        found.compute = usages(
+            &all(&client, wanted, "Microsoft.Compute", path, token, what).await?,
             what,
-        )
-        .await?
-        {
-            let number = |key: &str| one[key].as_u64();
-            let name = one["name"]["value"].as_str();
-            match (name, number("currentValue"), number("limit")) {
-                (Some(name), Some(used), Some(limit)) => found.compute.push((name.to_owned(), used, limit)),
-                _ => return Err(QuotaError::Strange(what)),
-            }
-        }
+        )?;
+    }
+    if !wanted.network.is_empty() {
+        let (path, what) = ("usages?api-version=2024-05-01", "network quotas");
+        found.network = usages(
+            &all(&client, wanted, "Microsoft.Network", path, token, what).await?,
+            what,
+        )?;
     }
     if !wanted.database_skus.is_empty() {
         let what = "database servers";
@@ -95,6 +91,23 @@ pub async fn supply(wanted: &Quota, token: &Secret) -> Result<Supply, QuotaError
         }
     }
     Ok(found)
+}
+
+fn usages(items: &[Value], what: &'static str) -> Result<Vec<(String, u64, u64)>, QuotaError> {
+    let read = |one: &Value| {
+        // Where there is no limit, Azure writes -1.
+        let limit = match one["limit"].as_i64()? {
+            -1 => u64::MAX,
+            limit => u64::try_from(limit).ok()?,
+        };
+        Some((
+            one["name"]["value"].as_str()?.to_owned(),
+            one["currentValue"].as_u64()?,
+            limit,
+        ))
+    };
+    let read = items.iter().map(read).collect::<Option<_>>();
+    read.ok_or(QuotaError::Strange(what))
 }
 
 async fn all(
@@ -188,13 +201,17 @@ fn skus(value: &Value, found: &mut BTreeSet<String>) {
 /// What of `wanted` could not be had tonight, in words.
 pub fn lacks(wanted: &Quota, supply: &Supply) -> Vec<String> {
     let mut lacks = Vec::new();
-    for (name, count) in &wanted.compute {
-        match supply
-            .compute
-            .iter()
-            .find(|(known, ..)| known.eq_ignore_ascii_case(name))
-        {
-            Some((_, used, limit)) if used.saturating_add(*count) > *limit => lacks.push(format!(
+    let of = |wanted: &'_ [(String, u64)], known: &'_ [(String, u64, u64)]| {
+        let pair = |one: &(String, u64)| {
+            let same = known.iter().find(|(known, ..)| known.eq_ignore_ascii_case(&one.0));
+            (one.0.clone(), one.1, same.map(|(_, used, limit)| (*used, *limit)))
+        };
+        wanted.iter().map(pair).collect::<Vec<_>>()
+    };
+    let compute = of(&wanted.compute, &supply.compute);
+    for (name, count, known) in compute.into_iter().chain(of(&wanted.network, &supply.network)) {
+        match known {
+            Some((used, limit)) if used.saturating_add(count) > limit => lacks.push(format!(
                 "{name}: {used} of {limit} are in use in {}, and a recovery takes {count}",
                 wanted.location
             )),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,15 +33,34 @@ pub struct Mirror {
     pub packages: BTreeMap<String, String>,
 }
 
-/// What a look found: `dark/PREFIX/PLACE.json`, the latest of each place.
+/// Who looked. An agent and an operator look at the same steps, often on the same machine, but as different identities: what one may not
+/// see, the other may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Looker {
+    Agent,
+    Operator,
+    Runner,
+}
+
+impl Looker {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Operator => "operator",
+            Self::Runner => "runner",
+        }
+    }
+}
+
+/// What a look found: `dark/PREFIX/LOOKER/HOST.json`, the latest of each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
     pub v: u32,
     /// By the store's clock.
     pub at: Timestamp,
     pub host: String,
-    /// `operator` or `runner`.
-    pub place: String,
+    pub looker: Looker,
     pub errors: usize,
     pub warnings: usize,
     /// The first of what would fail, in words.
@@ -56,8 +75,42 @@ pub fn prepared_name(key: &str, host: &str) -> String {
     format!("prepared/{key}/{host}.json")
 }
 
-pub fn looked_name(key: &str, place: &str) -> String {
-    format!("dark/{key}/{place}.json")
+pub fn looked_name(key: &str, looker: Looker, host: &str) -> String {
+    format!("{}{}/{host}.json", looked_prefix(key), looker.word())
+}
+
+pub fn looked_prefix(key: &str) -> String {
+    format!("dark/{key}/")
+}
+
+/// A machine that nobody looked from for so long is not counted any more, unless none of its kind looked since.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(45 * 24);
+
+/// Of everything that was ever found, what still says something: agents first, of each kind the latest first.
+pub fn standing(mut all: Vec<Looked>, now: Timestamp) -> Vec<Looked> {
+    all.sort_by(|a, b| (a.looker, b.at, &a.host).cmp(&(b.looker, a.at, &b.host)));
+    let mut last = None;
+    all.retain(|one| {
+        let is_latest = last.replace(one.looker) != Some(one.looker);
+        is_latest || now.duration_since(one.at) < FORGOTTEN
+    });
+    all
+}
+
+/// Every record of a look. One that cannot be read as such is passed over: it is of another version.
+///
+/// # Errors
+/// Those of the store.
+pub async fn looks(control: &dyn BlobStore, key: &str) -> Result<Vec<Looked>, StoreError> {
+    let mut found = Vec::new();
+    for blob in control.list(&looked_prefix(key)).await? {
+        match read(control, &blob.name).await {
+            Ok(looked) => found.extend(looked),
+            Err(StoreError::Invalid { detail, .. }) => tracing::debug!(detail, "passed over"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// None where there is no such record.
@@ -85,4 +138,39 @@ pub async fn write<T: Serialize>(control: &dyn BlobStore, name: &str, record: &T
     })?;
     control.put(name, Bytes::from(bytes), Condition::Always).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_nobody_looked_from_any_more_is_forgotten_and_the_last_of_its_kind_is_not() {
+        let looked = |looker, host: &str, at: &str| Looked {
+            v: 1,
+            at: at.parse().expect("a time"),
+            host: host.to_owned(),
+            looker,
+            errors: 0,
+            warnings: 0,
+            worst: Vec::new(),
+            reached: Vec::new(),
+        };
+        let all = vec![
+            looked(Looker::Runner, "vm", "2025-06-01T00:00:00Z"),
+            looked(Looker::Operator, "old-laptop", "2025-06-01T00:00:00Z"),
+            looked(Looker::Operator, "laptop", "2026-01-01T00:00:00Z"),
+            looked(Looker::Operator, "desk", "2026-01-02T00:00:00Z"),
+            looked(Looker::Agent, "desk", "2026-01-03T00:00:00Z"),
+        ];
+        let left = standing(all, "2026-01-04T00:00:00Z".parse().expect("a time"));
+        let left: Vec<_> = left.iter().map(|one| (one.looker, one.host.as_str())).collect();
+        let wanted = [
+            (Looker::Agent, "desk"),
+            (Looker::Operator, "desk"),
+            (Looker::Operator, "laptop"),
+            (Looker::Runner, "vm"),
+        ];
+        assert_eq!(left, wanted);
+    }
 }

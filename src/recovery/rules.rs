@@ -29,6 +29,8 @@ pub enum Rule {
     NotServing,
     /// The other site may still take writes.
     Unfenced,
+    /// The old primary, whose data is about to be preserved or replaced, may still take writes.
+    OldPrimaryUnfenced,
     /// What was restored was not compared with its backup.
     Unverified,
     /// The standby never took writes: it has nothing that the primary lacks.
@@ -54,7 +56,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::PrimaryHealthy,
         Self::NoBackup,
         Self::BackupTooOld,
@@ -64,6 +66,7 @@ impl Rule {
         Self::Serving,
         Self::NotServing,
         Self::Unfenced,
+        Self::OldPrimaryUnfenced,
         Self::Unverified,
         Self::NeverServed,
         Self::PlanChanged,
@@ -89,6 +92,7 @@ impl Rule {
             Self::Serving => "serving",
             Self::NotServing => "not-serving",
             Self::Unfenced => "unfenced",
+            Self::OldPrimaryUnfenced => "old-primary-unfenced",
             Self::Unverified => "unverified",
             Self::NeverServed => "never-served",
             Self::PlanChanged => "plan-changed",
@@ -111,6 +115,7 @@ impl Rule {
             | Self::BackupUnproven
             | Self::Orphan
             | Self::Unfenced
+            | Self::OldPrimaryUnfenced
             | Self::Unverified
             | Self::PlanChanged
             | Self::StillAtWork
@@ -262,6 +267,26 @@ pub fn against(aim: Aim, state: &State, facts: &Facts, limits: &Limits) -> Vec<R
         Aim::StandDown | Aim::Drill { .. } => {}
     }
     refusals
+}
+
+/// Whoever goes home does not go on with the way out unasked, nor the other way round.
+pub fn other_way(state: &State, towards: Site) -> Option<Refusal> {
+    let operation = state.open().filter(|operation| operation.aim.towards() != towards)?;
+    let command = operation.aim.command();
+    let back = if operation.committed_at.is_none() {
+        format!("; {command} --abandon takes it back")
+    } else if operation.can_be_given_up(&state.standing) {
+        "; planb failback alone gives it up, and the primary serves again".to_owned()
+    } else {
+        String::new()
+    };
+    Some(Refusal {
+        rule: Rule::Unfinished,
+        why: format!(
+            "what is open goes to the {}, and this command to the {towards}: {command} --resume goes on with it{back}",
+            operation.aim.towards()
+        ),
+    })
 }
 
 fn backup(refuse: &mut impl FnMut(Rule, String), facts: &Facts, limits: &Limits, planned: bool) {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::event::{Chosen, Ended, Entry, Event, Outcome, Proof};
 use super::operation::Operation;
 use super::plan::{Aim, Place, Role, Site, Step};
-use super::rules::Rule;
+use super::rules::{self, Rule};
 use super::state::{Epoch, Given, Progress, Standing};
 
 impl Operation {
@@ -21,6 +21,13 @@ impl Operation {
             }
             Event::Accept(accepted) => {
                 self.accepted.push(accepted.clone());
+                self.leave_fenced(&accepted.rule);
+                if let Some(rule) = Rule::named(&accepted.rule) {
+                    self.void.remove(&rule);
+                    if rule == Rule::StillAtWork {
+                        self.taken_since.clear();
+                    }
+                }
                 // The others agreed with something else.
                 if self.approvers > 1 {
                     self.approved = BTreeSet::from([entry.by.who.clone()]);
@@ -28,6 +35,10 @@ impl Operation {
                 Ok(())
             }
             Event::Taken { at: place } => {
+                // Whoever answered for it knew who was at work then, not who vanished since.
+                if !self.taken_since.insert(*place) {
+                    self.void.insert(Rule::StillAtWork);
+                }
                 // A person who goes on has looked at what failed; the runner has not.
                 if *place == Place::Operator {
                     self.try_anew();
@@ -61,6 +72,17 @@ impl Operation {
                 }
             }
             Event::Ended { how, standing: told } => self.end(standing, *how, told, at),
+        }
+    }
+
+    /// While the operation is abandoned, a person may say that a fence stays as it is: its site may be gone for good. Said before,
+    /// it means nothing: no other site opens beside one that is not fenced.
+    fn leave_fenced(&mut self, rule: &str) {
+        let named = |step: &&Step| matches!(step.role, Role::Fence(_)) && rules::skip(&step.name) == rule;
+        if self.abandoning.is_some()
+            && let Some(step) = self.plan.steps.iter().find(named)
+        {
+            self.left_fenced.insert(step.name.clone());
         }
     }
 
@@ -315,6 +337,8 @@ impl Operation {
         }
         self.backup = Some(backup.clone());
         self.renewals += 1;
+        // That another backup may be restored without having been compared says nothing of this one.
+        self.void.insert(Rule::Unverified);
         let restores: Vec<String> = self
             .plan
             .with_role(|role| role == Role::Restore(towards))
@@ -403,6 +427,9 @@ impl Operation {
             Ended::GivenUp => {
                 if !self.can_be_given_up(standing) {
                     return Err("it can be gone on with, or taken back".to_owned());
+                }
+                if let Some((step, until)) = self.at_work(at).first() {
+                    return Err(format!("{} may be at work until {until}", step.name));
                 }
             }
             Ended::Abandoned => {

@@ -87,6 +87,15 @@ impl Target {
     }
 }
 
+/// Which server it is, by whatever name it was found.
+///
+/// # Errors
+/// As [`survey`].
+pub async fn identity(session: &mut Session) -> Result<String, AttemptError> {
+    let dialect = dialect_of(session).await?;
+    Ok(session.scalar(dialect.server_identity).await?)
+}
+
 /// Looks at the target.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ use crate::backup::rpo::Rpo;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doctor::Finding;
+use crate::drill::report::{Open, Report};
 use crate::dump::pipeline::Progress;
 use crate::recovery::journal::Position;
 use crate::watch::quorum::Tally;
@@ -57,6 +58,8 @@ pub struct Facts {
     pub channels: Arc<Vec<Channel>>,
     /// What the watchers found together when the store was read last: none where nobody is to watch.
     pub watched: Option<Watched>,
+    /// None before they were read first.
+    pub drilled: Option<Arc<Drilled>>,
 }
 
 /// A channel by which people are told. Counts are of as long as it is remembered whom was told what.
@@ -88,6 +91,16 @@ pub struct Found {
     pub tally: Tally,
     /// What holds until most of them say otherwise.
     pub ruling: Option<Ruling>,
+    /// What was begun automatically, or why nothing was; in lines.
+    pub auto: Vec<String>,
+}
+
+/// Rehearsals.
+#[derive(Debug, Clone, Default)]
+pub struct Drilled {
+    /// The last ones, newest first.
+    pub reports: Vec<Report>,
+    pub open: Option<Open>,
 }
 
 /// The agent's own view, told with each round of its loop.
@@ -295,6 +308,10 @@ impl Board {
 
     pub fn told(&self, channels: Vec<Channel>) {
         self.facts().channels = Arc::new(channels);
+    }
+
+    pub fn drilled(&self, drilled: Drilled) {
+        self.facts().drilled = Some(Arc::new(drilled));
     }
 
     /// None: nobody is to watch.

@@ -47,10 +47,12 @@ impl Finder {
         }
     }
 
+    /// Host, port and region; asks RDS where it is named by its instance.
+    ///
     /// # Errors
-    /// [`LoginError`], named for the part that failed.
-    pub async fn address(&self) -> Result<Address, LoginError> {
-        let (host, port, region) = match &self.source.endpoint {
+    /// [`LoginError::Rds`].
+    pub async fn endpoint(&self) -> Result<(String, u16, Option<String>), LoginError> {
+        Ok(match &self.source.endpoint {
             Endpoint::Address { host, port } => (host.clone(), *port, None),
             Endpoint::RdsInstance { id, region } => {
                 let instance = self.rds.describe(id, region.as_deref()).await?;
@@ -63,7 +65,13 @@ impl Finder {
                 }
                 (instance.host, instance.port, region.clone())
             }
-        };
+        })
+    }
+
+    /// # Errors
+    /// [`LoginError`], named for the part that failed.
+    pub async fn address(&self) -> Result<Address, LoginError> {
+        let (host, port, region) = self.endpoint().await?;
         let (password, token_login) = match &self.source.login {
             Login::Password(reference) => (self.resolver.resolve(reference).await?, false),
             Login::RdsIam => (

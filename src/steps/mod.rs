@@ -38,6 +38,7 @@ mod store;
 mod terraform;
 pub mod values;
 
+pub use drill::Avoid;
 use values::{Rendered, render};
 
 /// Told what a step does at the moment; for a person's screen, and for whoever follows from elsewhere.
@@ -60,8 +61,8 @@ pub struct Executor {
     pub tell: Arc<dyn Tell>,
     /// Makes what takes a backup as this configuration says.
     pub runner: MakeRunner,
-    /// Databases that are not touched whatever a step says, by host and port: in a rehearsal, all that are real.
-    pub avoid: Vec<(String, u16)>,
+    /// What is not touched whatever a step says: in a rehearsal, all that is real.
+    pub avoid: Avoid,
     pub pages: OpenPages,
 }
 
@@ -161,7 +162,8 @@ impl Executor {
     }
 
     async fn render(&self, text: &str, task: &Task) -> Result<Rendered, StepError> {
-        render(text, task, &self.sensitive(text, task).await?)
+        // Boxed: it may run Terraform, and every step that holds a text would carry all of that in its own future.
+        render(text, task, &Box::pin(self.sensitive(text, task)).await?)
     }
 
     /// Every backup with what was found out about it, newest first.

@@ -115,6 +115,7 @@ impl Executor {
                 self.keep(task, &traffic.distribution, kept).await?;
             }
             changed = planned.retargets.len();
+            task.confirm().await?;
             match edge.apply(&goal, &planned).await {
                 Err(EdgeError::Changed { .. }) => {}
                 done => {

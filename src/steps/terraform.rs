@@ -92,7 +92,12 @@ impl Executor {
         Ok(found)
     }
 
-    async fn terraform_of(&self, step: &str, task: &Task, written: &Written) -> Result<Terraform, StepError> {
+    pub(super) async fn terraform_of(
+        &self,
+        step: &str,
+        task: &Task,
+        written: &Written,
+    ) -> Result<Terraform, StepError> {
         let data_dir = self.data_dir(step)?;
         let data_dir = match &written.workspace {
             Some(workspace) => data_dir.join(workspace),
@@ -166,7 +171,7 @@ fn note(changes: &Changes) -> String {
     }
 }
 
-fn failed(error: Error) -> StepError {
+pub(super) fn failed(error: Error) -> StepError {
     StepError {
         is_permanent: error.is_permanent(),
         message: error.to_string(),

@@ -73,6 +73,13 @@ impl Terraform {
         self
     }
 
+    /// Only what lies on this machine: the state is not asked for.
+    #[must_use]
+    pub fn without_state(mut self) -> Self {
+        self.is_stateless = true;
+        self
+    }
+
     pub(super) fn darken(&self, command: &mut Command) {
         let Some(proxy) = &self.dark else { return };
         for name in PROXIES {

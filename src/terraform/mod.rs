@@ -21,6 +21,8 @@ use crate::secret::Secret;
 mod beforehand;
 mod error;
 mod events;
+mod look;
+pub mod names;
 mod process;
 mod workplace;
 
@@ -63,6 +65,8 @@ pub struct Terraform {
     pub mirror: Option<PathBuf>,
     /// Address of a proxy that everything it asks for goes through; see [`Terraform::in_the_dark`].
     pub dark: Option<String>,
+    /// The state is not asked for; see [`Terraform::without_state`].
+    pub is_stateless: bool,
     /// Types and addresses that no plan may destroy or replace; see [`events::protected`].
     pub protected: Vec<String>,
     /// How long somebody else's lock on the state is waited for.
@@ -128,6 +132,7 @@ impl Terraform {
             backend: BTreeMap::new(),
             mirror: None,
             dark: None,
+            is_stateless: false,
             protected: Vec::new(),
             lock_timeout: Duration::from_secs(30),
             patience: Duration::from_mins(10),
@@ -148,11 +153,14 @@ impl Terraform {
         let mut args = vec!["-reconfigure".to_owned()];
         let locked = self.dir.join(".terraform.lock.hcl").exists();
         args.extend(locked.then(|| "-lockfile=readonly".to_owned()));
-        args.extend(
-            self.backend
-                .iter()
-                .map(|(key, value)| format!("-backend-config={key}={value}")),
-        );
+        match self.is_stateless {
+            true => args.push("-backend=false".to_owned()),
+            false => args.extend(
+                self.backend
+                    .iter()
+                    .map(|(key, value)| format!("-backend-config={key}={value}")),
+            ),
+        }
         let run = self
             .run(&place, "init", &args, Account::default(), &|_| {}, cancel)
             .await?;

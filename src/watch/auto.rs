@@ -17,8 +17,8 @@ use crate::recovery::state::State;
 const FEWEST: usize = 3;
 
 /// What a person reads where it was over before anything was committed.
-pub const RECOVERED: &str = "the primary is healthy again and nothing is committed: planb failover --abandon takes back what was begun, \
-     --resume goes on";
+pub const RECOVERED: &str = "the primary is healthy again and nothing is committed: planb failover --abandon takes back what was begun, a \
+     fence included, --resume goes on";
 
 /// What the configuration allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

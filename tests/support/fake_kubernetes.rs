@@ -326,11 +326,18 @@ impl State {
             let mut pairs = selector.split(',').filter_map(|pair| pair.split_once('='));
             pairs.all(|(key, value)| object["metadata"]["labels"][key] == value)
         };
+        // Of one namespace, or of all.
         let below = format!("{path}/");
+        let (api, plural) = path.rsplit_once('/').expect("a path");
+        let (all, each) = (format!("{api}/namespaces/"), format!("/{plural}/"));
+        let is_all = !path.contains("/namespaces/");
         let items: Vec<&Value> = self
             .objects
             .iter()
-            .filter(|(at, object)| at.starts_with(&below) && fits(object))
+            .filter(|(at, object)| {
+                let is_here = at.starts_with(&below) || (is_all && at.starts_with(&all) && at.contains(&each));
+                is_here && fits(object)
+            })
             .map(|(_, object)| object)
             .collect();
         json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": {}, "items": items})

@@ -108,6 +108,29 @@ resource "azurerm_role_assignment" "operators_secrets" {
   principal_type       = "Group"
 }
 
+# Whether the region has room for stages 2 and 3 is asked of the subscription ([quota] of planb.toml), and nothing else of it.
+resource "azurerm_role_definition" "quota" {
+  name              = "PlanB quota (${var.name})"
+  scope             = "/subscriptions/${var.subscription}"
+  description       = "Reads what a region has left."
+  assignable_scopes = ["/subscriptions/${var.subscription}"]
+
+  permissions {
+    actions = [
+      "Microsoft.Compute/locations/usages/read",
+      "Microsoft.Network/locations/usages/read",
+      "Microsoft.DBforMySQL/locations/*/read",
+    ]
+  }
+}
+
+resource "azurerm_role_assignment" "operators_quota" {
+  scope              = "/subscriptions/${var.subscription}"
+  role_definition_id = azurerm_role_definition.quota.role_definition_resource_id
+  principal_id       = var.operators
+  principal_type     = "Group"
+}
+
 # Each writes its vote where the others read it: reading alone would leave the verdict unknown for ever.
 resource "azurerm_role_assignment" "watchers" {
   for_each = { for pair in setproduct(var.watchers, keys(local.containers)) : "${pair[0]}-${pair[1]}" => pair }

@@ -1,12 +1,16 @@
 //! Whether the site may publish: only the one that serves does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{RunError, Runner, Wanted};
+use super::{Making, RunError, Runner, Wanted};
 use crate::config::steps;
 use crate::recovery::journal::Journal;
 use crate::recovery::plan::Site;
 use crate::recovery::state as recovery;
+
+/// How often a run asks meanwhile whether its site still serves.
+const REIGN_LOOKED_AT: Duration = Duration::from_secs(15);
 
 impl Runner {
     pub(super) fn protects(&self) -> Site {
@@ -35,6 +39,17 @@ impl Runner {
             Ok(known.standing)
         } else {
             Err(RunError::NotServing(here))
+        }
+    }
+
+    /// Ends once the site serves no longer: its dump would be thrown away at its end, while whoever took the service over waits
+    /// for the lease. A store that does not answer is no answer.
+    pub(super) async fn deposed(&self, making: &Making<'_>) -> RunError {
+        loop {
+            tokio::time::sleep(REIGN_LOOKED_AT).await;
+            if let Err(error @ RunError::NotServing(_)) = self.reigns_still(making.wanted, making.epoch).await {
+                return error;
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::rehearsed::Rehearsed;
 use crate::backup::claim;
 use crate::cli::failure::told;
 use crate::cli::{doctor, open, screen, watch as watchers};
@@ -20,6 +21,7 @@ use crate::serve::board::{Board, Channel};
 use crate::serve::{self, Wish};
 use crate::store::StoreError;
 use crate::store::retrying::Meter;
+use crate::watch::verdict::Health;
 
 /// The journal, when nobody looks and nothing is under way: two small requests.
 const FOLLOW_IDLE: Duration = Duration::from_secs(60);
@@ -37,6 +39,8 @@ const EXAMINE_WITHIN: Duration = Duration::from_secs(300);
 const CHANNELS_EVERY: Duration = Duration::from_secs(2);
 /// What the watchers wrote: some small requests.
 const WATCHED_EVERY: Duration = Duration::from_secs(30);
+/// While they do not agree on anything.
+const UNSETTLED_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
@@ -76,9 +80,14 @@ async fn follow(mut configured: watch::Receiver<Arc<Config>>, board: Arc<Board>)
                 return std::future::pending().await;
             }
             let mut known = None;
+            let mut rehearsed = Rehearsed::default();
             loop {
                 let begun = Instant::now();
                 let is_open = look(&config, &board, &mut known).await;
+                if let Some((stores, _)) = &known {
+                    // Whatever does not answer in time is shown as of its last look.
+                    let _ = timeout(FOLLOW_WITHIN, rehearsed.look(&config, stores, &board)).await;
+                }
                 let wait = if is_open { FOLLOW_OPEN } else { FOLLOW_IDLE };
                 tokio::select! {
                     () = board.looked_at() => {}
@@ -209,8 +218,9 @@ async fn watching(mut configured: watch::Receiver<Arc<Config>>, board: Arc<Board
                     Ok(looked) => looked.map_err(|error| told(&error)),
                     Err(_) => Err("the store does not answer".to_owned()),
                 };
+                let is_settled = matches!(&found, Ok(found) if found.tally.verdict != Health::Unknown);
                 board.watched(Some(found));
-                tokio::time::sleep(WATCHED_EVERY).await;
+                tokio::time::sleep(if is_settled { WATCHED_EVERY } else { UNSETTLED_EVERY }).await;
             }
         };
         tokio::select! {

@@ -16,8 +16,9 @@ use crate::doctor::dark::{Certificate, Image, Manifests, Pulled, Quota, Reached,
 use crate::kubernetes;
 use crate::prepare::certificate;
 use crate::prepare::image::{Image as Name, named_in};
-use crate::prepare::quota::{lacks, supply};
-use crate::prepare::registry::{Login, Registry};
+use crate::prepare::quota::{QuotaError, lacks, supply};
+use crate::prepare::record::Looker;
+use crate::prepare::registry::{Login, Registry, RegistryError};
 use crate::recovery::state::Standing;
 use crate::secret::Secret;
 use crate::secret::resolver::Resolver;
@@ -146,6 +147,7 @@ async fn pulled(name: &str, registry: Option<&Result<Registry, String>>) -> Pull
         Some(Ok(registry)) => match registry.has_manifest(&image.repository, digest).await {
             Ok(true) => Pulled::There,
             Ok(false) => Pulled::Missing,
+            Err(error @ RegistryError::Denied { .. }) => Pulled::Refused(told(&error)),
             Err(error) => Pulled::Unknown(told(&error)),
         },
     }
@@ -158,13 +160,16 @@ pub fn read(text: &str) -> Read {
 }
 
 /// Every certificate that a recovery checks, or is checked by.
-pub async fn certificates(config: &Config, standing: &Standing) -> Vec<Certificate> {
+pub async fn certificates(config: &Config, standing: &Standing, looker: Looker) -> Vec<Certificate> {
     let mut files: BTreeMap<PathBuf, &'static str> = BTreeMap::new();
     let mut add = |path: Option<&PathBuf>, key| {
         if let Some(path) = path {
             files.entry(path.clone()).or_insert(key);
         }
     };
+    if looker == Looker::Agent {
+        add(config.source.tls_ca.as_ref(), "[source] tls_ca");
+    }
     add(
         config.standby.as_ref().and_then(|server| server.tls_ca.as_ref()),
         "[standby] tls_ca",
@@ -336,6 +341,7 @@ pub async fn quota(config: &Config, resolver: &Resolver) -> Quota {
     };
     match supply(wanted, &token).await {
         Ok(supply) => Quota::Known(lacks(wanted, &supply)),
+        Err(error @ QuotaError::Denied { .. }) => Quota::Refused(told(&error)),
         Err(error) => Quota::Unknown(told(&error)),
     }
 }

@@ -13,8 +13,8 @@ use super::super::failure::told;
 use crate::config::steps::{At, Kind, Terraform as Written};
 use crate::config::{Config, Place};
 use crate::doctor::dark::{Root, Tool, Went};
-use crate::prepare::record::Prepared;
-use crate::proxy::{AZURE, Proxy};
+use crate::prepare::record::{Looker, Prepared};
+use crate::proxy::{AZURE, Proxy, Upstream};
 use crate::recovery::state::Standing;
 use crate::secret::resolver::Resolver;
 use crate::steps::values::known;
@@ -121,16 +121,21 @@ pub async fn look(
     config: &Config,
     resolver: &Resolver,
     standing: &Standing,
-    place: At,
+    looker: Looker,
     prepared: Option<&Prepared>,
     cancel: &CancellationToken,
 ) -> Vec<Root> {
     let mut found = Vec::new();
-    let roots = terraform_roots(config, place);
+    let roots = terraform_roots(config, super::place_of(looker));
     if roots.is_empty() {
         return found;
     }
-    let proxy = Proxy::start(allowed(config)).await;
+    let proxy = match Upstream::of_environment(|name| std::env::var(name).ok()) {
+        Ok(upstream) => Proxy::start(allowed(config), upstream)
+            .await
+            .map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
     for (step, written) in roots {
         let lock_file = written.dir.join(".terraform.lock.hcl");
         let had_lock_file = lock_file.exists();
@@ -144,7 +149,7 @@ pub async fn look(
                     std::future::pending::<()>().await;
                 };
                 tokio::select! {
-                    went = rehearse(written, resolver, standing, proxy, &cancel) => went,
+                    went = rehearse(written, resolver, standing, looker, proxy, &cancel) => went,
                     () = stop => failed("look", "it was not over in time".to_owned()),
                 }
             }
@@ -173,6 +178,7 @@ async fn rehearse(
     written: &Written,
     resolver: &Resolver,
     standing: &Standing,
+    looker: Looker,
     proxy: &Proxy,
     cancel: &CancellationToken,
 ) -> Went {
@@ -215,7 +221,16 @@ async fn rehearse(
         };
     }
     if let Err(error) = terraform.init(cancel).await {
-        return failed("init", init_error(&error));
+        let why = init_error(&error);
+        // States are the operators'. Whether modules and providers are here, an agent can see all the same.
+        let stateless = terraform.clone().without_state();
+        if looker == Looker::Agent && stateless.init(cancel).await.is_ok() {
+            return match stateless.validate(cancel).await {
+                Ok(()) => Went::Stateless { why },
+                Err(error) => failed("validate", told(&error)),
+            };
+        }
+        return failed("init", why);
     }
     if written.destroys {
         return Went::Initialised;

@@ -3,10 +3,10 @@
 use super::outside::read;
 use crate::config::steps::{At, Kind};
 use crate::config::{AzureAuth, Config, Place, RegistryLogin};
-use crate::doctor::dark::{Certificate, Secret};
+use crate::doctor::dark::{Certificate, Secret, Unresolved};
 use crate::prepare::certificate;
-use crate::secret::SecretRef;
 use crate::secret::resolver::Resolver;
+use crate::secret::{SecretError, SecretRef};
 
 /// What the references gave.
 pub struct Looked {
@@ -32,11 +32,23 @@ pub async fn look(config: &Config, resolver: &Resolver, place: At) -> Looked {
                 }
                 Ok(())
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Unresolved {
+                why: error.to_string(),
+                is_refused: is_refused(&error),
+            }),
         };
         looked.seen.push(Secret { of, went });
     }
     looked
+}
+
+/// Whether it may well be there: of a list, one place says "not for you". A systemd credential is for the service that it was given to.
+fn is_refused(error: &SecretError) -> bool {
+    match error {
+        SecretError::Denied { .. } => true,
+        SecretError::Missing { .. } | SecretError::Unavailable { .. } => false,
+        SecretError::AllFailed(all) => all.iter().any(is_refused),
+    }
 }
 
 fn references(config: &Config, place: At) -> Vec<(String, &SecretRef)> {

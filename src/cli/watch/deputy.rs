@@ -20,8 +20,9 @@ use crate::notify::notice::{Notice, What, keys};
 use crate::recovery::engine::Rest;
 use crate::recovery::event::{Accepted, By, Ended};
 use crate::recovery::journal::Position;
-use crate::recovery::plan::Place;
+use crate::recovery::plan::{Place, Role};
 use crate::recovery::rules::Rule;
+use crate::recovery::state::Progress;
 use crate::watch::auto::{self, Decision, Facts, Policy, RECOVERED, Reason, Rested, Shot, Sight};
 use crate::watch::board::{Board, Refrained};
 use crate::watch::concern::speaks;
@@ -168,6 +169,7 @@ impl OnDuty {
             }
             if let Ok(position) = desk.journal.read().await
                 && !is_committed(&position)
+                && !is_fencing(&position)
             {
                 return;
             }
@@ -293,6 +295,15 @@ impl OnDuty {
         }
         Ok(())
     }
+}
+
+/// Cut off in its middle, a fence would leave the application locked out of a primary that serves: it comes to its end first.
+fn is_fencing(position: &Position) -> bool {
+    let Some(operation) = position.state.open() else {
+        return false;
+    };
+    let mut fences = operation.plan.with_role(|role| matches!(role, Role::Fence(_)));
+    fences.any(|fence| matches!(operation.progress(&fence.name), Progress::Running { .. }))
 }
 
 fn is_committed(position: &Position) -> bool {

@@ -57,7 +57,10 @@ pub async fn together(config: &Config, watch: &Watch, stores: &open::Stores) -> 
 impl Together {
     /// For whoever looks at the agent.
     pub fn found(self) -> Found {
+        let begun = self.shot.as_ref().map(auto_line);
+        let refrained = self.refrained.iter().map(|why| format!("begins nothing: {why}"));
         Found {
+            auto: begun.into_iter().chain(refrained).collect(),
             now: self.now,
             tally: self.tally,
             ruling: self.ruling,

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::prepare::record::Looker;
+
 /// Everything that one place saw.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub now: Timestamp,
-    /// `operator` or `runner`: whose steps were looked at.
-    pub place: String,
+    /// Whose eyes these were. An agent looks at the operator's steps, with fewer rights than an operator has.
+    pub looker: Looker,
     /// Certificates that end sooner are told.
     pub valid_for: Duration,
     /// Preparations that are older are told.
@@ -24,6 +26,10 @@ pub struct Seen {
     pub images: Vec<Image>,
     pub certificates: Vec<Certificate>,
     pub runner: Runner,
+    /// A runner that last looked longer ago counts as gone.
+    pub runner_max_age: Duration,
+    /// When an operator last looked; for the agent, which may not see all that an operator may.
+    pub operator_looked: Option<Timestamp>,
     pub servers: Vec<Server>,
     pub quota: Quota,
     /// Steps of the failover that AWS itself has to carry out.
@@ -80,6 +86,10 @@ pub enum Went {
     Valid {
         unknown: Vec<String>,
     },
+    /// Valid; its state was not shown to the agent, which has no rights there.
+    Stateless {
+        why: String,
+    },
     /// What is destroyed later is initialised only.
     Initialised,
     Failed {
@@ -93,7 +103,14 @@ pub enum Went {
 pub struct Secret {
     /// `step database: variable admin_password`
     pub of: String,
-    pub went: Result<(), String>,
+    pub went: Result<(), Unresolved>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unresolved {
+    pub why: String,
+    /// It is there, or may be: whoever looked may not read it.
+    pub is_refused: bool,
 }
 
 /// The manifests of a step, rendered with what is known.
@@ -123,6 +140,8 @@ pub enum Pulled {
     Elsewhere,
     /// It is no name of an image.
     Nonsense,
+    /// The registry shows nothing to whoever looked.
+    Refused(String),
     Unknown(String),
 }
 
@@ -170,6 +189,8 @@ pub enum Reached {
 pub enum Quota {
     #[default]
     NotAsked,
+    /// Whoever looked has no right to ask.
+    Refused(String),
     Unknown(String),
     /// What there is not enough of.
     Known(Vec<String>),

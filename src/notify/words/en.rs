@@ -219,6 +219,14 @@ pub(super) fn words(what: &What) -> (String, String, String) {
             ),
             "Read the report, mend it, and rehearse again before the night it is needed.",
         ),
+        What::DrillLeft { begun, who, host } => (
+            "A rehearsal was left standing".into(),
+            format!(
+                "{who} began it {begun} on {host}, and its process is gone. Servers and machines that it made still stand, and cost. What is \
+                 real is not touched by it. It is taken back by itself where [drill] is kept; it is told as long as that does not succeed."
+            ),
+            "If it does not go by itself, take it back, and read what stands against that:",
+        ),
         What::DarkCheck { findings } => (
             "A recovery still needs the cloud that may be down".into(),
             format!("Found with its addresses out of reach: {}", line(&findings.join("; "))),

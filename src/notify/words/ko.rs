@@ -233,6 +233,14 @@ pub(super) fn words(what: &What) -> (String, String, String) {
             ),
             "보고서를 읽고 고친 뒤, 실제로 필요한 밤이 오기 전에 다시 훈련하십시오.",
         ),
+        What::DrillLeft { begun, who, host } => (
+            "훈련 환경이 정리되지 않고 남아 있음".into(),
+            format!(
+                "{who}이(가) {begun}에 {host}에서 시작한 훈련의 프로세스가 사라졌습니다. 훈련이 만든 서버가 아직 남아 있어 비용이 발생합니다. 실제 \
+                 서비스에는 영향이 없습니다. [drill]을 맡은 프로세스가 자동으로 정리하며, 정리될 때까지 계속 알립니다."
+            ),
+            "자동으로 정리되지 않으면 직접 정리하고, 실패하면 그 이유를 읽으십시오:",
+        ),
         What::DarkCheck { findings } => (
             "복구가 아직 장애 가능한 클라우드에 의존함".into(),
             format!(

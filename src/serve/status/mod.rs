@@ -14,11 +14,13 @@ use super::board::{Backup, Board, Facts};
 use super::http::Response;
 use crate::backup::entry::Standing;
 use crate::backup::rpo;
-use crate::doctor::Severity;
+use crate::doctor::{Finding, Severity};
 
 mod charts;
+mod drills;
 mod html;
 mod plan;
+mod watch;
 
 use charts::Mark;
 use html::{Html, bytes, span};
@@ -28,6 +30,8 @@ const STYLE: &str = include_str!("style.css");
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const MOST_BARS: usize = 60;
 const MOST_FINDINGS: usize = 12;
+/// Errors come first; the rest is a tap away.
+const SHOWN_FINDINGS: usize = 4;
 /// A look at the journal that is younger needs no other.
 const FRESH: Duration = Duration::from_millis(1_500);
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -77,14 +81,20 @@ pub fn render(facts: &Facts, now: Timestamp) -> String {
         .text(&now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
         .raw("</time></header><main>");
     plan::operation(&mut html, facts, now);
+    watch::alarm(&mut html, facts, now);
     troubles(&mut html, facts);
+    drills::alarm(&mut html, facts, now);
     tiles(&mut html, facts, now);
-    html.raw("<div class=\"grid\">");
     last_day(&mut html, facts, now);
-    bars(&mut html, facts);
+    // Two columns of their own heights; on a phone one below the other.
+    html.raw("<div class=\"grid\"><div>");
+    watch::section(&mut html, facts, now);
     plan::at_rest(&mut html, facts);
+    drills::section(&mut html, facts, now);
+    html.raw("</div><div>");
     doctor(&mut html, facts, now);
-    html.raw("</div><footer>planb ").text(env!("CARGO_PKG_VERSION"));
+    bars(&mut html, facts);
+    html.raw("</div></div><footer>planb ").text(env!("CARGO_PKG_VERSION"));
     html.raw(" · this page only reads; it loads itself anew every ")
         .raw(if is_open { "2" } else { "10" });
     html.raw(" seconds</footer></main></body></html>");
@@ -105,6 +115,7 @@ fn pills(html: &mut Html, facts: &Facts) {
         rpo::State::Breached => "<span class=\"pill bad\">RPO BREACHED</span>",
         rpo::State::Unknown => "<span class=\"pill none\">RPO unknown</span>",
     });
+    watch::pill(html, facts);
     plan::pills(html, facts);
 }
 
@@ -124,6 +135,15 @@ fn troubles(html: &mut Html, facts: &Facts) {
     }
     if let Some(Err(why)) = facts.journal.as_ref().map(|journal| &journal.position) {
         told.push(("The journal of failovers cannot be read", why));
+    }
+    for channel in facts.channels.iter().filter(|channel| channel.failures > 0) {
+        html.raw("<section class=\"alarm\"><h2>People are not told by ")
+            .text(&channel.name)
+            .raw("</h2><p>");
+        html.text(channel.error.as_deref().unwrap_or("it takes no messages"))
+            .raw("; ")
+            .count(channel.waiting)
+            .raw(" wait. <code>planb notify --test</code></p></section>");
     }
     for (what, why) in told {
         html.raw("<section class=\"alarm\"><h2>")
@@ -186,9 +206,9 @@ fn tiles(html: &mut Html, facts: &Facts, now: Timestamp) {
         "interval, and snapshot to commit"
     };
     tile(html, if misses { WARN } else { PLAIN }, "Worst case", &figure, more);
+    drills::last(html, facts, now);
     proof(html, facts, now);
     newest(html, facts, now);
-    running(html, facts, now);
     stored(html, facts);
     html.raw("</div>");
 }
@@ -227,18 +247,28 @@ fn proof(html: &mut Html, facts: &Facts, now: Timestamp) {
 
 fn newest(html: &mut Html, facts: &Facts, now: Timestamp) {
     let newest = facts.backups.iter().find(|backup| backup.standing == Standing::Good);
+    let next = next(facts, now);
     match newest {
         Some(backup) => {
             let took = backup.committed_at.duration_since(backup.consistent_at).as_secs_f64();
-            let more = format!("{} rows, {}, {}", backup.rows, bytes(backup.size_bytes), span(took));
+            let more = format!(
+                "{} rows, {}, took {}; {next}",
+                backup.rows,
+                bytes(backup.size_bytes),
+                span(took)
+            );
             tile(html, PLAIN, "Newest backup", &ago(backup.consistent_at, now), &more);
         }
         None if facts.store.is_none() => tile(html, PLAIN, "Newest backup", "unknown", "the store was not asked yet"),
-        None => tile(html, BAD, "Newest backup", "none", "there is no good backup"),
+        None => {
+            let more = format!("there is no good backup; {next}");
+            tile(html, BAD, "Newest backup", "none", &more);
+        }
     }
 }
 
-fn running(html: &mut Html, facts: &Facts, now: Timestamp) {
+/// What is under way, or when something should land.
+fn next(facts: &Facts, now: Timestamp) -> String {
     if let Some(running) = &facts.running {
         let read = running.attempt.as_ref().map(|(number, progress)| {
             let read = progress.raw_bytes.load(std::sync::atomic::Ordering::Relaxed);
@@ -247,23 +277,18 @@ fn running(html: &mut Html, facts: &Facts, now: Timestamp) {
             } else {
                 String::new()
             };
-            format!("{} read{again}", bytes(read))
+            format!(", {} read{again}", bytes(read))
         });
-        let more = read.unwrap_or_else(|| "begins".to_owned());
-        tile(
-            html,
-            PLAIN,
-            "Backup under way",
-            &span(running.begun.elapsed().as_secs_f64()),
-            &more,
+        return format!(
+            "one under way for {}{}",
+            span(running.begun.elapsed().as_secs_f64()),
+            read.unwrap_or_default()
         );
-        return;
     }
-    let next = facts.tick.as_ref().and_then(|(tick, _)| tick.next_commit);
-    let figure = next.map_or("unknown".to_owned(), |next| {
-        format!("in {}", span(next.duration_since(now).as_secs_f64()))
-    });
-    tile(html, PLAIN, "Next backup lands", &figure, "as runs go lately");
+    match facts.tick.as_ref().and_then(|(tick, _)| tick.next_commit) {
+        Some(next) => format!("next in {}", span(next.duration_since(now).as_secs_f64())),
+        None => "nobody knows when the next lands".to_owned(),
+    }
 }
 
 fn stored(html: &mut Html, facts: &Facts) {
@@ -287,24 +312,44 @@ fn stored(html: &mut Html, facts: &Facts) {
     tile(html, class, "Good backups", &good.to_string(), &more);
 }
 
+/// How far back the axis goes: as far as anything is known, up to a day.
+const SPANS: [(SignedDuration, &str, [&str; 5]); 3] = [
+    (
+        SignedDuration::from_hours(1),
+        "in the last hour",
+        ["60 min ago", "45", "30", "15", "now"],
+    ),
+    (
+        SignedDuration::from_hours(6),
+        "in the last six hours",
+        ["6 h ago", "4 h 30 min", "3 h", "1 h 30 min", "now"],
+    ),
+    (DAY, "in the last day", ["24 h ago", "18 h", "12 h", "6 h", "now"]),
+];
+
 /// What was lost, and below it, on the same axis, the backups that it hung on.
 fn last_day(html: &mut Html, facts: &Facts, now: Timestamp) {
-    let from = now.checked_sub(DAY).unwrap_or(now);
+    let first = facts.commits.first_key_value().map_or(now, |(at, _)| *at);
+    let known = now.duration_since(first);
+    let shortest = SPANS.iter().find(|(span, ..)| known <= *span);
+    let (back, words, scale) = shortest.unwrap_or(&SPANS[SPANS.len() - 1]);
+    let from = now.checked_sub(*back).unwrap_or(now);
     let target = facts
         .config
         .as_ref()
         .map_or(300.0, |config| config.targets.rpo.as_secs_f64());
     let line = charts::losses(&facts.commits, from, now);
     let worst = line.iter().map(|(_, loss)| *loss).fold(0.0, f64::max);
-    html.raw("<section class=\"wide\"><h2>What would have been lost <small>");
+    html.raw("<section><h2>What would have been lost <small>");
     if line.is_empty() {
         html.raw("no backup yet");
     } else {
-        html.raw("at most ").text(&span(worst)).raw(" in the last day");
+        html.raw("at most ").text(&span(worst)).raw(" ").raw(words);
     }
     html.raw("<span class=\"key target\"></span>target ")
         .text(&span(target))
-        .raw("</small></h2>");
+        .raw("</small><small class=\"keys\"><span class=\"key\"></span>good backup<span class=\"key proven\"></span>proven");
+    html.raw("<span class=\"key bad\"></span>orphan or unusable</small></h2>");
     charts::loss(html, &line, target, from, now);
     let marks: Vec<(Timestamp, Mark)> = facts
         .backups
@@ -312,11 +357,11 @@ fn last_day(html: &mut Html, facts: &Facts, now: Timestamp) {
         .filter_map(|backup| Some((backup.consistent_at, mark(backup)?)))
         .collect();
     charts::timeline(html, &marks, from, now);
-    html.raw("<div class=\"scale\"><span>24 h ago</span><span>18 h</span><span>12 h</span><span>6 h</span><span>now</span></div>");
-    html.raw(
-        "<div class=\"scale\"><span>backups: <span class=\"key\"></span>good<span class=\"key proven\"></span>proven",
-    );
-    html.raw("<span class=\"key bad\"></span>orphan or unusable</span></div></section>");
+    html.raw("<div class=\"scale\">");
+    for label in scale {
+        html.raw("<span>").raw(label).raw("</span>");
+    }
+    html.raw("</div></section>");
 }
 
 fn mark(backup: &Backup) -> Option<Mark> {
@@ -374,26 +419,25 @@ fn doctor(html: &mut Html, facts: &Facts, now: Timestamp) {
     html.raw("<small>")
         .text(&ago(*at, now))
         .raw("</small></h2><ul class=\"findings\">");
-    let grave = || findings.iter().filter(|finding| finding.severity != Severity::Note);
-    for finding in grave().take(MOST_FINDINGS) {
-        html.raw(if finding.severity == Severity::Error {
-            "<li><span class=\"pill bad\">error</span> "
-        } else {
-            "<li><span class=\"pill warn\">warning</span> "
-        });
-        html.text(&finding.about)
-            .raw(": ")
-            .text(&finding.what)
-            .raw("<small>")
-            .text(&finding.remedy)
-            .raw("</small></li>");
+    let mut grave: Vec<&Finding> = findings
+        .iter()
+        .filter(|finding| finding.severity != Severity::Note)
+        .collect();
+    grave.sort_by_key(|finding| finding.severity != Severity::Error);
+    let shown = grave.len().min(SHOWN_FINDINGS);
+    for finding in &grave[..shown] {
+        found(html, finding);
     }
-    if grave().count() > MOST_FINDINGS {
-        html.raw("<li class=\"dim\">and ")
-            .count(grave().count() - MOST_FINDINGS)
-            .raw(" more: planb doctor</li>");
+    if grave.len() > shown {
+        html.raw("</ul><details><summary>")
+            .count(grave.len() - shown)
+            .raw(" more: planb doctor</summary><ul class=\"findings\">");
+        for finding in grave[shown..].iter().take(MOST_FINDINGS) {
+            found(html, finding);
+        }
+        html.raw("</ul></details><ul class=\"findings\">");
     }
-    if grave().next().is_none() {
+    if grave.is_empty() {
         html.raw("<li><span class=\"pill good\">nothing wrong</span></li>");
     }
     html.raw("</ul>");
@@ -415,4 +459,18 @@ fn doctor(html: &mut Html, facts: &Facts, now: Timestamp) {
         html.raw("</ul></details>");
     }
     html.raw("</section>");
+}
+
+fn found(html: &mut Html, finding: &Finding) {
+    html.raw(if finding.severity == Severity::Error {
+        "<li><span class=\"pill bad\">error</span> "
+    } else {
+        "<li><span class=\"pill warn\">warning</span> "
+    });
+    html.text(&finding.about)
+        .raw(": ")
+        .text(&finding.what)
+        .raw("<small>")
+        .text(&finding.remedy)
+        .raw("</small></li>");
 }

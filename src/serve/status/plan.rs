@@ -78,6 +78,18 @@ pub(super) fn operation(html: &mut Html, facts: &Facts, now: Timestamp) {
         }
     }
     html.raw("</small></h2>");
+    let is_interrupted = |step: &Progress| matches!(step, Progress::Running { interrupted: true, .. });
+    if has_failed || operation.steps.values().any(is_interrupted) {
+        html.raw("<p class=\"next\">To go on: <code>")
+            .text(&operation.aim.command())
+            .raw(" --resume</code>");
+        if operation.committed_at.is_none() && operation.abandoning.is_none() {
+            html.raw(" To take it back: <code>")
+                .text(&operation.aim.command())
+                .raw(" --abandon</code>");
+        }
+        html.raw("</p>");
+    }
     if let Some(backup) = &operation.backup {
         html.raw("<p class=\"dim\">with ").text(&backup.id).raw("</p>");
     }
