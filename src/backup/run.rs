@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -90,9 +91,30 @@ impl Runner {
         cancel: &CancellationToken,
     ) -> Result<RunSummary, RunError> {
         let span = trace::begun(&self.config.service.site, &wanted.holder);
-        let done = span::traced(span.clone(), self.leased(wanted, observer, cancel)).await?;
+        let done = span::traced(span.clone(), self.apart(wanted, observer, cancel)).await?;
         trace::done(&span, &done);
         Ok(done)
+    }
+
+    /// On the heap: in the frames of whoever waits for it, a dump needs more than the stack that a worker has.
+    fn apart<'a>(
+        &'a self,
+        wanted: &'a Wanted,
+        observer: &'a dyn Observer,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<RunSummary, RunError>> {
+        Box::pin(self.leased(wanted, observer, cancel))
+    }
+
+    /// The same of what the lease is held for.
+    fn held_apart<'a>(
+        &'a self,
+        wanted: &'a Wanted,
+        observer: &'a dyn Observer,
+        cancel: &'a CancellationToken,
+        lease: &'a Lease,
+    ) -> BoxFuture<'a, Result<RunSummary, RunError>> {
+        Box::pin(self.held(wanted, observer, cancel, lease))
     }
 
     async fn leased(
@@ -116,7 +138,7 @@ impl Runner {
         };
         let result = tokio::select! {
             biased;
-            result = self.held(wanted, observer, &stop, &lease) => result,
+            result = self.held_apart(wanted, observer, &stop, &lease) => result,
             never = both => never,
         };
         let lost = lost.is_cancelled();
