@@ -891,12 +891,13 @@ async fn nobody_fences_beside_an_operation_that_may_want_the_site() {
     let lab = Lab::new();
     lab.world().unprovable = true;
     assert!(
-        lab.journal()
+        !lab.journal()
             .read()
             .await
             .expect("a journal")
             .state
-            .may_fence(Site::Primary)
+            .may_fence(Site::Primary),
+        "it serves"
     );
     lab.begin(full(false)).await;
     let (_, position) = lab.to_the_end().await;
@@ -1431,8 +1432,10 @@ fn the_example_in_the_configuration_is_a_plan() {
     let failover = planb::steps::plan::plan(&config.failover_steps);
     let early = failover.for_aim(full(true));
     assert!(early.before("fence").contains("cluster") && early.before("restore").contains("last-backup"));
-    let kinds: BTreeSet<&str> = failover.steps.iter().map(|step| step.kind.as_str()).collect();
-    assert!(kinds.len() >= 10, "{kinds:?}");
+    let failback = planb::steps::plan::plan(&config.failback_steps);
+    let all = failover.steps.iter().chain(&failback.steps);
+    let kinds: BTreeSet<&str> = all.map(|step| step.kind.as_str()).collect();
+    assert_eq!(kinds.len(), 18, "each kind stands in it once: {kinds:?}");
 }
 
 #[tokio::test(start_paused = true)]
