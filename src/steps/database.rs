@@ -160,7 +160,8 @@ impl Executor {
             match restore.drop_old(&task.cancel).await {
                 // One that was broken off while it replaced is gone on with.
                 Ok(_)
-                | Err(RestoreError::Refused(_) | RestoreError::Unfinished(_) | RestoreError::UnfinishedReplacing(_)) => {}
+                | Err(RestoreError::Refused(_) | RestoreError::Unfinished(_) | RestoreError::UnfinishedReplacing(_)) => {
+                }
                 Err(error) => return Err(restore_error(error)),
             }
         }
