@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -105,7 +106,8 @@ impl Runner {
             };
             let result = tokio::select! {
                 biased;
-                result = self.held(wanted, observer, &stop, &lease) => result,
+                // On the heap: in the frames of whoever waits for it, a dump needs much of a worker's stack.
+                result = self.held(wanted, observer, &stop, &lease).boxed() => result,
                 never = both => never,
             };
             let lost = lost.is_cancelled();

@@ -9,7 +9,7 @@ use crate::span;
 pub(super) async fn traced(
     site: &str,
     holder: &str,
-    run: impl Future<Output = Result<RunSummary, RunError>>,
+    run: impl Future<Output = Result<RunSummary, RunError>> + Send,
 ) -> Result<RunSummary, RunError> {
     let span = span::work!(
         "backup",
