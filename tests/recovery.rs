@@ -891,12 +891,13 @@ async fn nobody_fences_beside_an_operation_that_may_want_the_site() {
     let lab = Lab::new();
     lab.world().unprovable = true;
     assert!(
-        lab.journal()
+        !lab.journal()
             .read()
             .await
             .expect("a journal")
             .state
-            .may_fence(Site::Primary)
+            .may_fence(Site::Primary),
+        "it serves"
     );
     lab.begin(full(false)).await;
     let (_, position) = lab.to_the_end().await;

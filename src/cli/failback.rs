@@ -9,11 +9,13 @@ use super::failure::Failure;
 use super::operation::{Desk, Opening, OperationArgs, confirm, refuse, standing_json, unanswered};
 use super::screen::Screen;
 use super::{Common, fences, open, outlook, target};
+use crate::backup::entry::newest_good;
 use crate::recovery::engine::Rest;
-use crate::recovery::event::{Accepted, Ended, Event};
+use crate::recovery::event::{Accepted, Chosen, Ended, Event};
 use crate::recovery::journal::Position;
+use crate::recovery::operation::Operation;
 use crate::recovery::plan::{Aim, Place, Plan, Role, Site};
-use crate::recovery::rules::{Facts, Limits, Refusal, against};
+use crate::recovery::rules::{Facts, Limits, Refusal, Rule, against};
 use crate::secret::resolver::Resolver;
 use crate::steps::{self, presence};
 
@@ -63,25 +65,13 @@ async fn act(desk: &Desk, args: &FailbackArgs, accepted: Vec<Accepted>) -> Resul
     let position = desk.position(&accepted).await?;
     let screen = Arc::new(Screen::new(desk.json));
     if args.operation.is_about_an_open_one() {
-        let position = desk.take_up(position, &args.operation, accepted).await?;
+        let position = desk.take_up(position, &args.operation, Site::Primary, accepted).await?;
         return desk.go_on(position, &screen).await;
     }
     let mut position = position;
-    if let Some(operation) = position
-        .state
-        .open()
-        .filter(|open| open.can_be_given_up(&position.state.standing))
-    {
-        eprintln!(
-            "{} was begun {} and nobody serves since its fence was proven; it is given up, and the primary serves again",
-            operation.aim.command(),
-            operation.opened_at
-        );
-        confirm(&args.operation, &desk.config, desk.json)?;
-        let standing = operation.leaves(&position.state.standing, Ended::GivenUp);
-        let how = Ended::GivenUp;
-        position = desk.append(&position, Event::Ended { how, standing }).await?;
-        desk.teller.ended(how, &position);
+    let open = position.state.open().cloned();
+    if let Some(operation) = open.filter(|open| open.can_be_given_up(&position.state.standing)) {
+        position = give_up(desk, args, position, &operation, &accepted).await?;
     }
     let (aim, plan) = way(desk, &position)?;
     // What the primary takes in from here on would be lost.
@@ -109,13 +99,53 @@ async fn act(desk: &Desk, args: &FailbackArgs, accepted: Vec<Accepted>) -> Resul
     let opening = Opening {
         aim,
         plan,
-        backup: None,
+        backup: newest(desk, aim).await?,
         pinned: false,
         facts: outlook::facts(&look.lines),
         accepted,
     };
     let position = desk.begin(&position, opening).await?;
     desk.go_on(position, &screen).await
+}
+
+/// Nobody serves: the operation ends, and the primary may serve again.
+async fn give_up(
+    desk: &Desk,
+    args: &FailbackArgs,
+    mut position: Position,
+    operation: &Operation,
+    accepted: &[Accepted],
+) -> Result<Position, Failure> {
+    let at_work = operation.at_work(desk.journal.now().await?);
+    let vanished = accepted
+        .iter()
+        .find(|accepted| accepted.rule == Rule::StillAtWork.name());
+    if vanished.is_none() {
+        let still = at_work.iter().map(|(step, until)| Refusal {
+            rule: Rule::StillAtWork,
+            why: format!(
+                "{} is at work at the {}, and may be until {until}: stop it there; where that machine is gone, give up after that",
+                step.name,
+                step.at.name()
+            ),
+        });
+        refuse(&still.collect::<Vec<_>>())?;
+    }
+    eprintln!(
+        "{} was begun {} and nobody serves since its fence was proven; it is given up, and the primary serves again",
+        operation.aim.command(),
+        operation.opened_at
+    );
+    confirm(&args.operation, &desk.config, desk.json)?;
+    if let Some(vanished) = vanished.filter(|_| !at_work.is_empty()) {
+        desk.teller.accepted(operation.number, std::slice::from_ref(vanished));
+        position = desk.append(&position, Event::Accept(vanished.clone())).await?;
+    }
+    let standing = operation.leaves(&position.state.standing, Ended::GivenUp);
+    let how = Ended::GivenUp;
+    position = desk.append(&position, Event::Ended { how, standing }).await?;
+    desk.teller.ended(how, &position);
+    Ok(position)
 }
 
 fn told(aim: Aim) -> &'static str {
@@ -125,6 +155,15 @@ fn told(aim: Aim) -> &'static str {
         }
         Aim::Failover { .. } | Aim::Failback | Aim::Drill { .. } => "home, with the data that the standby took in",
     }
+}
+
+/// What comes home where the standby is gone, and no last backup of it can be had.
+async fn newest(desk: &Desk, aim: Aim) -> Result<Option<Chosen>, Failure> {
+    if aim != Aim::Failback {
+        return Ok(None);
+    }
+    let entries = open::listing(&desk.config, &desk.stores).await?;
+    Ok(newest_good(&entries).map(steps::chosen))
 }
 
 /// Everything that is known before anything is done.

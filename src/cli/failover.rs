@@ -16,7 +16,7 @@ use crate::backup::entry::{Entry, Standing, good_ones};
 use crate::recovery::engine::Rest;
 use crate::recovery::event::Accepted;
 use crate::recovery::journal::Position;
-use crate::recovery::plan::{Aim, Place, Plan};
+use crate::recovery::plan::{Aim, Place, Plan, Site};
 use crate::recovery::rules::{Answer, Candidate, Facts, Limits, Refusal, against};
 use crate::secret::resolver::Resolver;
 use crate::source::login::Finder;
@@ -88,7 +88,7 @@ async fn act(desk: &Desk, args: &FailoverArgs, accepted: Vec<Accepted>) -> Resul
     let position = desk.position(&accepted).await?;
     let screen = Arc::new(Screen::new(desk.json));
     if args.operation.is_about_an_open_one() {
-        let position = desk.take_up(position, &args.operation, accepted).await?;
+        let position = desk.take_up(position, &args.operation, Site::Standby, accepted).await?;
         return desk.go_on(position, &screen).await;
     }
     let look = look(desk, args, &position).await?;

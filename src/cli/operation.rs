@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::recovery::engine::{Engine, Rest, Right};
 use crate::recovery::event::{Accepted, By, Chosen, Event};
 use crate::recovery::journal::{Journal, JournalError, Position};
-use crate::recovery::plan::{Aim, Place, Plan};
+use crate::recovery::plan::{Aim, Place, Plan, Site};
 use crate::recovery::rules::{self, Refusal, Rule};
 use crate::secret::resolver::Resolver;
 use crate::steps::{self, Executor};
@@ -376,6 +376,7 @@ impl Desk {
         &self,
         mut position: Position,
         args: &OperationArgs,
+        towards: Site,
         accepted: Vec<Accepted>,
     ) -> Result<Position, Failure> {
         let Some(operation) = position.state.open() else {
@@ -384,6 +385,11 @@ impl Desk {
                 "no operation is open: there is nothing to go on with; planb history shows the past",
             ));
         };
+        refuse(
+            &rules::other_way(&position.state, towards)
+                .into_iter()
+                .collect::<Vec<_>>(),
+        )?;
         if args.abandon && operation.committed_at.is_some() {
             return refuse(&[Refusal {
                 rule: Rule::Committed,
@@ -396,15 +402,16 @@ impl Desk {
         }
         let is_abandoned = operation.abandoning.is_some();
         self.teller.accepted(operation.number, &accepted);
+        // First: what may be left as it is, may be so only then.
+        if args.abandon && !is_abandoned {
+            let reason = "abandoned by command".to_owned();
+            position = self.say(position, Event::Abandoning { reason }).await?;
+        }
         for accepted in accepted {
             position = self.say(position, Event::Accept(accepted)).await?;
         }
         if args.approve {
             position = self.say(position, Event::Approved).await?;
-        }
-        if args.abandon && !is_abandoned {
-            let reason = "abandoned by command".to_owned();
-            position = self.say(position, Event::Abandoning { reason }).await?;
         }
         Ok(position)
     }

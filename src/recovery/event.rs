@@ -16,6 +16,9 @@ use super::state::Standing;
 /// The version of entries that this program writes and reads.
 const VERSION: u32 = 1;
 
+/// Stands in the place of an entry where nobody may go on.
+pub const SEAL: &[u8] = b"sealed\n";
+
 /// Before the first entry of all.
 pub const NOTHING_BEFORE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -183,6 +186,8 @@ pub enum Event {
 pub enum EntryError {
     #[error("it is cut off")]
     Torn,
+    #[error("it is closed: after damage somebody answered for a new beginning (--accept journal-damaged)")]
+    Sealed,
     #[error("it was altered: its digest is another one")]
     Altered,
     #[error("it is no journal entry ({0})")]
@@ -216,6 +221,9 @@ impl Entry {
     /// # Errors
     /// [`EntryError`]; nothing in it is guessed.
     pub fn decode(bytes: &[u8]) -> Result<(Self, String), EntryError> {
+        if bytes == SEAL {
+            return Err(EntryError::Sealed);
+        }
         let text = std::str::from_utf8(bytes).map_err(|_| EntryError::Altered)?;
         let (line, rest) = text.split_once('\n').ok_or(EntryError::Torn)?;
         let told = rest

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::event::{By, Entry, EntryError, Event};
+use super::event::{By, Entry, EntryError, Event, SEAL};
 use super::plan::Aim;
 use super::state::{Illegal, Standing, State};
 use crate::store::{BlobStore, Condition, StoreError};
@@ -149,51 +149,21 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Damaged`] where an entry is missing, torn, altered, or does not follow from those before it.
     pub async fn read(&self) -> Result<Position, JournalError> {
-        let (generation, names) = self.list().await?;
+        let (generation, mut names) = self.list().await?;
         let mut position = Position {
             state: State::default(),
             generation,
             at: None,
         };
+        // Closed after damage, and nobody has begun a new generation yet: what was there before tells.
+        let mut trouble = self.without_seal(&mut names).await?;
         let Some((&operation, entries)) = names.last_key_value() else {
             return Ok(position);
         };
-        // Whatever is damaged before: the first entry of the latest operation tells the whole standing.
-        position.state.operations = operation.saturating_sub(1);
-        if let Some(first) = entries.get(&1)
-            && let Ok((
-                Entry {
-                    event: Event::Opened { standing, .. },
-                    ..
-                },
-                _,
-            )) = self.entry(first).await?
-        {
-            position.state.standing = standing;
-            position.state.operations = operation;
-        }
-        let told = position.clone();
-        position.state = State::default();
-        // What went before is told by the first entry, and must be what its own last one said.
-        let before = operation.checked_sub(1).and_then(|before| names.get(&before));
-        if let Some((number, name)) = before.and_then(|entries| entries.last_key_value()) {
-            let (last, digest) = self
-                .entry(name)
-                .await?
-                .map_err(|error| damaged(name, &error, &position))?;
-            position.state.operations = last.operation;
-            position.state.digest = digest;
-            position.state.entries = *number;
-            position.at = Some(last.at);
-            match last.event {
-                Event::Ended { standing, .. } | Event::FenceProven { standing, .. } => {
-                    position.state.standing = standing
-                }
-                _ => return Err(damage(name, "the operation does not end with it".to_owned(), &told)),
-            }
-        }
-        let is_first = before.is_none();
-        let read: Vec<Read> = stream::iter(entries.values().cloned())
+        // What went before is told by the first entry, and must be what its own last one said. A generation that goes on after a
+        // damaged one has nothing before it to be compared with.
+        trouble = self.last_before(&mut position, operation, &names).await?.or(trouble);
+        let mut read: Vec<Read> = stream::iter(entries.values().cloned())
             .map(|name| async move {
                 let entry = self.entry(&name).await?;
                 Ok::<_, JournalError>((name, entry))
@@ -201,19 +171,93 @@ impl Journal {
             .buffered(SIDE_BY_SIDE)
             .try_collect()
             .await?;
-        for (at, (name, entry)) in read.into_iter().enumerate() {
-            let (entry, digest) = entry.map_err(|error| damaged(&name, &error, &position))?;
-            // A generation that goes on after a damaged one has nothing before it to be compared with.
-            if let (true, 0, Event::Opened { standing, .. }) = (is_first, at, &entry.event)
-                && generation > 1
-            {
-                position.state.standing = standing.clone();
-                position.state.digest.clone_from(&entry.previous);
-                position.state.operations = entry.operation - 1;
-            }
-            position = advance(position, &name, &entry, &digest)?;
+        if let Some((name, _)) = read.pop_if(|(_, last)| last.as_ref().is_err_and(|error| *error == EntryError::Sealed))
+        {
+            trouble = trouble.or(Some((name, EntryError::Sealed.to_string())));
         }
-        Ok(position)
+        let ended = read
+            .iter()
+            .rev()
+            .find_map(|(_, entry)| entry.as_ref().ok())
+            .and_then(left_by);
+        let has_nothing_before = generation > 1 && position.state.entries == 0;
+        for (at, (name, entry)) in read.into_iter().enumerate() {
+            let next = match entry {
+                Ok((entry, digest)) => advance(position.clone(), &name, &entry, &digest).or_else(|error| {
+                    // Whatever is damaged before it: an operation's first entry tells the whole standing by itself.
+                    let is_first = at == 0 && entry.operation == operation;
+                    let adopted = adopt(&position, &entry).filter(|_| is_first);
+                    let adopted = adopted.ok_or_else(|| error.clone())?;
+                    if trouble.is_none() && !has_nothing_before {
+                        trouble = Some((name.clone(), detail_of(error)));
+                    }
+                    advance(adopted, &name, &entry, &digest)
+                }),
+                Err(error) => Err(damaged(&name, &error, &position)),
+            };
+            position = match next {
+                Ok(next) => next,
+                Err(JournalError::Damaged { blob, detail, mut good }) => {
+                    // So does the last entry of one that has ended.
+                    if let Some(standing) = ended {
+                        good.state.standing = standing;
+                    }
+                    return Err(JournalError::Damaged { blob, detail, good });
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        match trouble {
+            Some((name, detail)) => Err(damage(&name, detail, &position)),
+            None => Ok(position),
+        }
+    }
+
+    /// Leaves out the operation that is nothing but a seal; tells of it.
+    async fn without_seal(&self, names: &mut Names) -> Result<Option<(String, String)>, JournalError> {
+        let only = names.last_key_value().filter(|(_, entries)| entries.len() == 1);
+        let Some(name) = only.and_then(|(_, entries)| entries.get(&1)).cloned() else {
+            return Ok(None);
+        };
+        match self.entry(&name).await? {
+            Err(EntryError::Sealed) => {
+                names.pop_last();
+                Ok(Some((name, EntryError::Sealed.to_string())))
+            }
+            Ok(_) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Takes over what the operation before the latest one left; or says what is wrong with it.
+    async fn last_before(
+        &self,
+        position: &mut Position,
+        latest: u64,
+        names: &Names,
+    ) -> Result<Option<(String, String)>, JournalError> {
+        let before = latest.saturating_sub(1);
+        let Some(entries) = names.get(&before) else {
+            let is_missing = position.generation == 1 && before > 0;
+            let told = || (self.name(position.generation, before, 1), "it is missing".to_owned());
+            return Ok(is_missing.then(told));
+        };
+        for (number, name) in entries.iter().rev() {
+            let (last, digest) = match self.entry(name).await? {
+                Ok(read) => read,
+                Err(EntryError::Sealed) => continue,
+                Err(error) => return Ok(Some((name.clone(), error.to_string()))),
+            };
+            let (Event::Ended { standing, .. } | Event::FenceProven { standing, .. }) = last.event else {
+                return Ok(Some((name.clone(), "the operation does not end with it".to_owned())));
+            };
+            position.state.standing = standing;
+            position.state.operations = last.operation;
+            position.state.digest = digest;
+            position.state.entries = *number;
+            position.at = Some(last.at);
+            break;
+        }
+        Ok(None)
     }
 
     /// Reads on from `position`.
@@ -333,21 +377,38 @@ impl Journal {
     /// # Errors
     /// The store's.
     pub async fn seal(&self, good: &Position) -> Result<(), JournalError> {
-        let state = &good.state;
-        for name in [
-            self.name(good.generation, state.operations, state.entries + 1),
-            self.name(good.generation, state.operations + 1, 1),
-        ] {
-            match self
-                .store
-                .put(&name, Bytes::from_static(b"sealed\n"), Condition::Absent)
-                .await
-            {
-                Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+        let names = self.generations().await?.remove(&good.generation).unwrap_or_default();
+        let latest = names.last_key_value().map_or(0, |(operation, _)| *operation);
+        let mut is_all_closed = false;
+        for (operation, entries) in names.range(good.state.operations..) {
+            // Behind everything that is there: whoever is at work may have come further than what can be read.
+            let last = entries.last_key_value().map_or(1, |(number, _)| *number);
+            is_all_closed = self.close(good.generation, *operation, last).await? == 1;
+        }
+        if !is_all_closed {
+            self.close(good.generation, latest.max(good.state.operations) + 1, 1)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a seal behind an operation's entries, the last of which is `from` or came meanwhile; says where it stands.
+    async fn close(&self, generation: u32, operation: u64, from: u64) -> Result<u64, JournalError> {
+        let mut number = from;
+        loop {
+            let name = self.name(generation, operation, number);
+            let seal = Bytes::from_static(SEAL);
+            match self.store.put(&name, seal, Condition::Absent).await {
+                Ok(_) => return Ok(number),
+                Err(StoreError::AlreadyExists { .. }) => {
+                    if self.entry(&name).await? == Err(EntryError::Sealed) {
+                        return Ok(number);
+                    }
+                    number += 1;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
     }
 
     /// Where a new generation begins, after damage.
@@ -363,7 +424,7 @@ impl Journal {
         }
     }
 
-    async fn list(&self) -> Result<(u32, Names), JournalError> {
+    async fn generations(&self) -> Result<BTreeMap<u32, Names>, JournalError> {
         let mut generations: BTreeMap<u32, Names> = BTreeMap::new();
         for blob in self.store.list(&self.prefix).await? {
             let Some((generation, operation, number)) = parse(&self.prefix, &blob.name) else {
@@ -372,7 +433,13 @@ impl Journal {
             let names = generations.entry(generation).or_default();
             names.entry(operation).or_default().insert(number, blob.name);
         }
-        Ok(generations.pop_last().unwrap_or((1, Names::new())))
+        Ok(generations)
+    }
+
+    /// Of the latest generation.
+    async fn list(&self) -> Result<(u32, Names), JournalError> {
+        let latest = self.generations().await?.pop_last();
+        Ok(latest.unwrap_or((1, Names::new())))
     }
 
     async fn entry(&self, name: &str) -> Result<Result<(Entry, String), EntryError>, StoreError> {
@@ -392,6 +459,36 @@ fn advance(position: Position, name: &str, entry: &Entry, digest: &str) -> Resul
             at: Some(entry.at),
         }),
         Err(error) => Err(damage(name, error.to_string(), &position)),
+    }
+}
+
+/// The standing that an entry tells by itself, being an operation's last one.
+fn left_by((entry, _): &(Entry, String)) -> Option<Standing> {
+    match &entry.event {
+        Event::Ended { standing, .. } | Event::FenceProven { standing, .. } => Some(standing.clone()),
+        _ => None,
+    }
+}
+
+/// Where that operation began, by its own first entry.
+fn adopt(position: &Position, entry: &Entry) -> Option<Position> {
+    let Event::Opened { standing, .. } = &entry.event else {
+        return None;
+    };
+    let mut adopted = position.clone();
+    adopted.state = State {
+        standing: standing.clone(),
+        operations: entry.operation.checked_sub(1)?,
+        digest: entry.previous.clone(),
+        ..State::default()
+    };
+    Some(adopted)
+}
+
+fn detail_of(error: JournalError) -> String {
+    match error {
+        JournalError::Damaged { detail, .. } => detail,
+        other => other.to_string(),
     }
 }
 

@@ -164,6 +164,11 @@ fn back(operation: &Operation, here: Place, run: &str, now: Timestamp) -> Next {
                 bound,
                 interrupted: false,
                 ..
+            }
+            | Progress::TakingBack {
+                run: of,
+                bound,
+                interrupted: false,
             } = operation.progress(name)
                 && (of == run || *bound > now)
             {

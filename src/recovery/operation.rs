@@ -45,6 +45,8 @@ pub struct Operation {
     pub committed_at: Option<Timestamp>,
     /// Why, and when.
     pub abandoning: Option<(String, Timestamp)>,
+    /// Fences that somebody said to leave as they are, while the operation was being abandoned.
+    pub(super) left_fenced: BTreeSet<String>,
     pub ended: Option<(Ended, Timestamp)>,
 }
 
@@ -179,9 +181,12 @@ impl Operation {
     /// Whether abandoning still has to do with this step.
     pub fn is_to_take_back(&self, name: &str) -> bool {
         let Some(step) = self.plan.step(name) else { return false };
-        // A fence that is left standing would stand at the site that serves.
-        let is_fence = matches!(step.role, Role::Fence(_));
-        let can_be = step.takes_back && (is_fence || !self.has_skipped(name)) && !self.was_fenced_before(step);
+        // A fence that is left standing would stand at the site that serves: only who knows that it is to be may say so.
+        let is_left = match step.role {
+            Role::Fence(_) => self.left_fenced.contains(name),
+            _ => self.has_skipped(name),
+        };
+        let can_be = step.takes_back && !is_left && !self.was_there_before(step);
         // Whatever a rehearsal found there was left by an earlier one.
         let is_drill = matches!(self.aim, Aim::Drill { .. });
         match self.progress(name) {
@@ -192,26 +197,87 @@ impl Operation {
         }
     }
 
-    /// Whether the fence stood before the operation, whose it is not to lift then.
-    fn was_fenced_before(&self, step: &Step) -> bool {
-        matches!(step.role, Role::Fence(site) if self.before.fenced.contains_key(&site))
+    /// Whether it stood before the operation, whose it is not to take back then: a fence, or what belongs to a stage that an
+    /// earlier operation built.
+    fn was_there_before(&self, step: &Step) -> bool {
+        match (step.role, self.aim) {
+            // One that nobody could lift, at a site that serves, is lifted by whoever can.
+            (Role::Fence(site), _) => self.before.fenced.contains_key(&site) && self.before.serving != Some(site),
+            (_, Aim::Failover { .. }) => step.stage > 1 && self.before.stage >= step.stage,
+            (_, Aim::Failback | Aim::StandDown | Aim::Drill { .. }) => false,
+        }
     }
 
-    /// Whether nobody serves, and nobody has since the operation began: then there is a way back after the commit point.
+    /// What it means to go on without a step that failed, and how to say so; where that is not plain.
+    pub fn way_without(&self, name: &str) -> Option<String> {
+        let accept = format!("{} --resume --accept {}=REASON", self.aim.command(), rules::skip(name));
+        match (self.plan.step(name)?.role, &self.abandoning, &self.backup) {
+            (Role::Fence(site), Some(_), _) => Some(format!(
+                "; where the {site} is gone, and the fence there cannot be lifted: {accept} leaves it as it is, and a later planb \
+                 failback lifts it"
+            )),
+            (Role::LastBackup(site), None, Some(backup)) => Some(format!(
+                "; where the {site} is gone: {accept} goes on with {} instead, and what the {site} took in after {} is lost",
+                backup.id, backup.consistent_at
+            )),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody serves, and nobody has since the operation began: then there is a way back after the commit point, once
+    /// nothing is at work any more.
     pub fn can_be_given_up(&self, standing: &Standing) -> bool {
-        let is_at_work = |progress: &Progress| matches!(progress, Progress::Running { interrupted: false, .. });
-        self.committed_at.is_some()
-            && standing.serving.is_none()
-            && !standing.standby_served
-            && !self.steps.values().any(is_at_work)
+        self.committed_at.is_some() && standing.serving.is_none() && !standing.standby_served
+    }
+
+    /// Steps whose effect may still happen, with where they are and until when; whoever has vanished is waited for no longer.
+    pub fn at_work(&self, now: Timestamp) -> Vec<(&Step, Timestamp)> {
+        if self.has_accepted(Rule::StillAtWork) {
+            return Vec::new();
+        }
+        let steps = self.plan.steps.iter();
+        steps
+            .filter_map(|step| match self.progress(&step.name) {
+                Progress::Running {
+                    bound,
+                    interrupted: false,
+                    ..
+                } if *bound > now => Some((step, *bound)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Sites of fences that were begun, and left as they are.
+    fn fences_left(&self) -> impl Iterator<Item = Site> {
+        let was_begun = |step: &&Step| match self.progress(&step.name) {
+            Progress::TakenBack => false,
+            Progress::Running { .. } | Progress::Failed { .. } | Progress::TakingBack { .. } => true,
+            Progress::Waiting | Progress::Done { .. } => self.made.contains(&step.name),
+        };
+        let steps = self.plan.steps.iter().filter(was_begun);
+        steps.filter_map(|step| match step.role {
+            Role::Fence(site) if self.left_fenced.contains(&step.name) => Some(site),
+            _ => None,
+        })
     }
 
     /// What is left when the operation ends so.
     pub fn leaves(&self, standing: &Standing, how: Ended) -> Standing {
         let mut left = standing.clone();
         let is_left = self.plan.steps.iter().any(|step| {
-            step.takes_back && self.made.contains(&step.name) && *self.progress(&step.name) != Progress::TakenBack
+            step.takes_back
+                && self.made.contains(&step.name)
+                && *self.progress(&step.name) != Progress::TakenBack
+                && !self.was_there_before(step)
         });
+        if how == Ended::Abandoned {
+            // Nobody knows how they stand. The site serves all the same: nobody else was opened.
+            for site in self.fences_left() {
+                left.fenced.insert(site, Proof::Unprovable);
+                left.serving.get_or_insert(site);
+            }
+        }
         match (how, self.aim) {
             (Ended::Done, Aim::Failover { stage, .. }) => left.stage = left.stage.max(stage),
             (Ended::Done, Aim::Failback | Aim::StandDown) => {

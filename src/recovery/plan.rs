@@ -236,14 +236,21 @@ impl Plan {
             if self.before(&step.name).len() > self.steps.len() {
                 continue;
             }
-            let must_stop = matches!(
-                step.role,
-                Role::Restore(_) | Role::Fence(_) | Role::Open(_) | Role::LastBackup(_) | Role::Preserve(_)
-            );
+            let must_stop = match step.role {
+                Role::Restore(_) | Role::Fence(_) | Role::Open(_) | Role::LastBackup(_) | Role::Preserve(_) => true,
+                // What users are still sent to would be destroyed.
+                Role::Traffic(site) => site == towards && self.with_role(|role| role == Role::Destroy).next().is_some(),
+                Role::Work | Role::Verify(_) | Role::Destroy | Role::Unfence(_) => false,
+            };
             if must_stop && step.on_failure == OnFailure::Continue {
                 wrong(
                     "on_failure",
-                    "must be \"stop\": without this step data would be lost, and nobody asked".to_owned(),
+                    match step.role {
+                        Role::Traffic(_) => {
+                            "must be \"stop\": the other site is destroyed afterwards, and users would still be sent there".to_owned()
+                        }
+                        _ => "must be \"stop\": without this step data would be lost, and nobody asked".to_owned(),
+                    },
                 );
             }
             for (role, wanted) in self.order(step.role, towards) {

@@ -269,6 +269,26 @@ pub fn against(aim: Aim, state: &State, facts: &Facts, limits: &Limits) -> Vec<R
     refusals
 }
 
+/// Whoever goes home does not go on with the way out unasked, nor the other way round.
+pub fn other_way(state: &State, towards: Site) -> Option<Refusal> {
+    let operation = state.open().filter(|operation| operation.aim.towards() != towards)?;
+    let command = operation.aim.command();
+    let back = if operation.committed_at.is_none() {
+        format!("; {command} --abandon takes it back")
+    } else if operation.can_be_given_up(&state.standing) {
+        "; planb failback alone gives it up, and the primary serves again".to_owned()
+    } else {
+        String::new()
+    };
+    Some(Refusal {
+        rule: Rule::Unfinished,
+        why: format!(
+            "what is open goes to the {}, and this command to the {towards}: {command} --resume goes on with it{back}",
+            operation.aim.towards()
+        ),
+    })
+}
+
 fn backup(refuse: &mut impl FnMut(Rule, String), facts: &Facts, limits: &Limits, planned: bool) {
     let Some(candidate) = &facts.chosen else {
         refuse(

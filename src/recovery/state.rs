@@ -170,12 +170,15 @@ impl State {
     }
 
     /// Whether somebody beside the operation may fence that site. Before the other one opened it may be abandoned, and lifts its
-    /// fences; on the way home it opens the site itself.
+    /// fences; on the way home it opens the site itself. Never one that serves: an abandoned operation may have left a fence there.
     pub fn may_fence(&self, site: Site) -> bool {
-        self.open().is_none_or(|operation| {
-            let is_leaving = matches!(operation.aim, Aim::Failover { .. });
-            is_leaving && operation.abandoning.is_none() && self.standing.serving == Some(site.other())
-        })
+        match self.open() {
+            None => self.standing.serving != Some(site),
+            Some(operation) => {
+                let is_leaving = matches!(operation.aim, Aim::Failover { .. });
+                is_leaving && operation.abandoning.is_none() && self.standing.serving == Some(site.other())
+            }
+        }
     }
 
     /// # Errors
@@ -280,6 +283,7 @@ impl State {
             before: standing.clone(),
             committed_at: None,
             abandoning: None,
+            left_fenced: BTreeSet::new(),
             ended: None,
         });
         Ok(())

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::event::{Chosen, Ended, Entry, Event, Outcome, Proof};
 use super::operation::Operation;
 use super::plan::{Aim, Place, Role, Site, Step};
-use super::rules::Rule;
+use super::rules::{self, Rule};
 use super::state::{Epoch, Given, Progress, Standing};
 
 impl Operation {
@@ -21,6 +21,7 @@ impl Operation {
             }
             Event::Accept(accepted) => {
                 self.accepted.push(accepted.clone());
+                self.leave_fenced(&accepted.rule);
                 if let Some(rule) = Rule::named(&accepted.rule) {
                     self.void.remove(&rule);
                     if rule == Rule::StillAtWork {
@@ -71,6 +72,17 @@ impl Operation {
                 }
             }
             Event::Ended { how, standing: told } => self.end(standing, *how, told, at),
+        }
+    }
+
+    /// While the operation is abandoned, a person may say that a fence stays as it is: its site may be gone for good. Said before,
+    /// it means nothing: no other site opens beside one that is not fenced.
+    fn leave_fenced(&mut self, rule: &str) {
+        let named = |step: &&Step| matches!(step.role, Role::Fence(_)) && rules::skip(&step.name) == rule;
+        if self.abandoning.is_some()
+            && let Some(step) = self.plan.steps.iter().find(named)
+        {
+            self.left_fenced.insert(step.name.clone());
         }
     }
 
@@ -415,6 +427,9 @@ impl Operation {
             Ended::GivenUp => {
                 if !self.can_be_given_up(standing) {
                     return Err("it can be gone on with, or taken back".to_owned());
+                }
+                if let Some((step, until)) = self.at_work(at).first() {
+                    return Err(format!("{} may be at work until {until}", step.name));
                 }
             }
             Ended::Abandoned => {

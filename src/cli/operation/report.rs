@@ -193,11 +193,16 @@ pub fn standing_line(position: &Position) -> String {
     let serving = standing
         .serving
         .map_or_else(|| "nobody serves".to_owned(), |site| format!("the {site} serves"));
-    let pending: Vec<&str> = standing.pending_fences().map(Site::name).collect();
-    let pending = match pending.is_empty() {
-        true => String::new(),
-        false => format!("; the fence of the {} is not proven yet", pending.join(", ")),
-    };
+    let pending: Vec<Site> = standing.pending_fences().collect();
+    let pending: String = pending
+        .into_iter()
+        .map(|site| match position.state.open() {
+            None if standing.serving == Some(site) => {
+                format!("; a fence may still stand at the {site}: planb failback lifts it")
+            }
+            _ => format!("; the fence of the {site} is not proven yet"),
+        })
+        .collect();
     format!(
         "{serving}, stage {}, epoch {}{pending}",
         standing.stage,

@@ -87,9 +87,12 @@ pub(super) fn is_drill(position: &Position) -> bool {
 }
 
 pub(super) fn failures(position: &Position, steps: Vec<String>) -> Vec<(String, String)> {
-    let error = |step: &String| match position.state.open().map(|operation| operation.progress(step)) {
-        Some(Progress::Failed { error, .. }) => error.clone(),
-        Some(_) | None => String::new(),
+    let error = |step: &String| match position.state.open() {
+        Some(operation) => match operation.progress(step) {
+            Progress::Failed { error, .. } => format!("{error}{}", operation.way_without(step).unwrap_or_default()),
+            _ => String::new(),
+        },
+        None => String::new(),
     };
     steps.into_iter().map(|step| (step.clone(), error(&step))).collect()
 }
