@@ -381,6 +381,16 @@ fn a_rehearsal_beside_a_running_agent_measures_and_leaves_nothing() {
     );
     let refused = lab.planb.fails(2, &["drill"]);
     assert!(refused.contains("drill.to") && refused.contains("real"), "{refused}");
+    // Known beforehand: a warning, and a mistake where the clock would begin it.
+    let checked = lab.planb.ok(&["config", "check"]);
+    assert!(checked.contains("warning: drill.to: planb drill refuses"), "{checked}");
+    lab.planb.reconfigure("[drill]", "[drill]\nschedule = \"0 4 * * *\"\n");
+    let mistaken = lab.planb.fails(2, &["config", "check"]);
+    assert!(
+        mistaken.contains("drill.to: is a database of the real thing"),
+        "{mistaken}"
+    );
+    lab.planb.reconfigure("[drill]\nschedule = \"0 4 * * *\"\n", "[drill]");
     lab.planb.reconfigure(
         &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.standby.port),
         &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.port),

@@ -174,6 +174,22 @@ fn isolated(config: &Config, stage: u8) -> Result<Variant, Failure> {
     })
 }
 
+/// What stands against rehearsing this plan as far as it goes, each with its key; nothing where there is no plan.
+pub fn against(config: &Config) -> Vec<(String, String)> {
+    if config.failover_steps.is_empty() {
+        return Vec::new();
+    }
+    let stage = match config.drill.schedule {
+        Some(_) => config.drill.stage,
+        None => 3,
+    };
+    let mistakes = variant(config, stage).err().unwrap_or_default();
+    mistakes
+        .into_iter()
+        .map(|mistake| (mistake.key, mistake.message))
+        .collect()
+}
+
 fn show(common: &Common, config: &Config, stage: u8) -> Result<(), Failure> {
     let variant = isolated(config, stage)?;
     let plan = steps::plan::rehearsal(&variant.config.failover_steps);

@@ -79,7 +79,8 @@ impl Executor {
         match &self.written(task)?.kind {
             Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
             Kind::Restore(server) => self.unrehearse_restore(task, server).await,
-            Kind::Command(command) if !command.undo.is_empty() => {
+            // One that means anything for what serves is never rehearsed, so there is nothing of it to undo, whatever the plan says by now.
+            Kind::Command(command) if !command.undo.is_empty() && command.means.is_none() => {
                 if !task.operation.has_made(&task.step.name) {
                     return Ok("it was so before".to_owned());
                 }

@@ -1,8 +1,10 @@
 //! From the configured steps to the plan that is decided on: what each kind means for the safety of the data. Pure.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
-use crate::config::steps::{At, Kind, Means, Server, Site as Configured, Step as Written};
+use crate::config::steps::{At, Kind, Means, Server, Site as Configured, Step as Written, Terraform};
 use crate::recovery::plan::{Aim, Mistake, OnFailure, Place, Plan, Role, Site, Step};
 
 pub fn site(site: Configured) -> Site {
@@ -65,6 +67,52 @@ pub fn mistakes(failover: &[Written], failback: &[Written]) -> Vec<(&'static str
     };
     let mut mistakes = told("failover_steps", failover, Site::Standby);
     mistakes.extend(told("failback_steps", failback, Site::Primary));
+    for (list, steps) in [("failover_steps", failover), ("failback_steps", failback)] {
+        mistakes.extend(
+            destroys_what_stands_always(steps, failover)
+                .into_iter()
+                .map(|mistake| (list, mistake)),
+        );
+    }
+    mistakes
+}
+
+/// Stage 1 and the backups in it are never destroyed: not by another step that names its root, or its state, either.
+fn destroys_what_stands_always(steps: &[Written], failover: &[Written]) -> Vec<Mistake> {
+    let stands_always: Vec<(&str, &Terraform)> = failover
+        .iter()
+        .filter(|step| step.stage == 1)
+        .filter_map(|step| match &step.kind {
+            Kind::Terraform(terraform) if !terraform.destroys => Some((step.name.as_str(), terraform)),
+            _ => None,
+        })
+        .collect();
+    let mut mistakes = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        let Kind::Terraform(terraform) = &step.kind else {
+            continue;
+        };
+        if !terraform.destroys {
+            continue;
+        }
+        for (name, other) in &stands_always {
+            let sorted = |terraform: &Terraform| terraform.backend.iter().cloned().collect::<BTreeSet<_>>();
+            let key = if terraform.dir == other.dir {
+                "dir"
+            } else if !terraform.backend.is_empty() && sorted(terraform) == sorted(other) {
+                "backend"
+            } else {
+                continue;
+            };
+            mistakes.push(Mistake {
+                step: at,
+                key,
+                message: format!(
+                    "is that of step {name}, which stands always, with the backups in it: it is never destroyed"
+                ),
+            });
+        }
+    }
     mistakes
 }
 
@@ -98,6 +146,24 @@ fn mistakes_of(steps: &[Written], towards: Site) -> Vec<Mistake> {
                     "undo",
                     "is missing: a fence must be taken back where the operation is abandoned".to_owned(),
                 );
+            }
+            _ if role(&step.kind) == Role::Destroy && towards == Site::Primary => {
+                let before = plan.before(&step.name);
+                let home: Vec<&Step> = plan.with_role(|role| role == Role::Traffic(towards)).collect();
+                let is_soak = |other: &&Written| {
+                    let seen = plan.before(&other.name);
+                    matches!(other.kind, Kind::Manual { .. })
+                        && before.contains(other.name.as_str())
+                        && home.iter().all(|traffic| seen.contains(traffic.name.as_str()))
+                };
+                if !steps.iter().any(|other| is_soak(&other)) {
+                    wrong(
+                        "needs",
+                        "must hold a step of kind \"manual\" that comes after the traffic home: what is destroyed does not come back, so \
+                         somebody watches the service first, and says so"
+                            .to_owned(),
+                    );
+                }
             }
             _ => {}
         }
@@ -150,6 +216,14 @@ fn step(step: &Written) -> Step {
         retries: step.retries,
         takes_back: takes_back(step),
         guards_itself: guards_itself(&step.kind),
+    }
+}
+
+/// The site that a step fences, by whatever means.
+pub fn fences(kind: &Kind) -> Option<Site> {
+    match role(kind) {
+        Role::Fence(site) => Some(site),
+        _ => None,
     }
 }
 

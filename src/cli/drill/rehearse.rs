@@ -44,15 +44,20 @@ pub async fn rehearse(common: &Common, wanted: Wanted) -> Result<Vec<Report>, Fa
         What::Rehearse { stage, .. } => Some(isolated(&config, stage)?),
         What::Clean | What::Resume => None,
     };
-    let mut desk = Desk::of_drill(common, config.clone(), wanted.by.clone(), Place::Operator).await?;
-    desk.take_lease(matches!(wanted.what, What::Clean | What::Resume))
-        .await?;
-    let today = Today {
-        text,
-        avoid: avoid(&desk, &config).await,
-        config,
-        variant,
-    };
+    let (mut desk, today) = unless_stopped(&wanted.of, async {
+        let mut desk = Desk::of_drill(common, config.clone(), wanted.by.clone(), Place::Operator).await?;
+        desk.take_lease(matches!(wanted.what, What::Clean | What::Resume))
+            .await?;
+        let avoid = avoid(&desk, &config).await;
+        let today = Today {
+            text,
+            avoid,
+            config,
+            variant,
+        };
+        Ok((desk, today))
+    })
+    .await?;
     let done = at_the_desk(&mut desk, &today, &wanted).await;
     desk.give_lease_back().await;
     if let Ok(reports) = &done {
@@ -67,6 +72,20 @@ pub async fn rehearse(common: &Common, wanted: Wanted) -> Result<Vec<Report>, Fa
         }
     }
     done
+}
+
+/// Before anything is begun, nothing has to come to rest: a store that does not answer holds no daemon up.
+async fn unless_stopped<T>(of: &Of, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let stopped = async {
+        match of {
+            Of::Command => std::future::pending().await,
+            Of::Daemon(stop) => stop.cancelled().await,
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = stopped => Err(Failure::failed("stopped before anything was begun")),
+    }
 }
 
 fn is_left(wanted: &Wanted, report: &Report) -> bool {
@@ -173,7 +192,7 @@ async fn at_the_desk(desk: &mut Desk, today: &Today, wanted: &Wanted) -> Result<
     let (What::Rehearse { stage, seed }, Some(variant)) = (wanted.what, &today.variant) else {
         return Ok(reports);
     };
-    let moment = look(desk, &today.config, seed).await?;
+    let moment = unless_stopped(&wanted.of, look(desk, &today.config, seed)).await?;
     desk.config = variant.config.clone();
     desk.keep_away_from(today.avoid.clone());
     let mut facts = kept_facts(&today.config, variant, &moment);

@@ -90,9 +90,17 @@ fn kind_of(section: &mut Section<'_, '_>, word: &str, default: Site) -> Option<K
     };
     let site = section.choice("site", &sites).unwrap_or(usual);
     let host = section.text("host", template);
+    let port = section.text("port", port);
+    let user = section.text("user", template);
+    let password = section.text("password", from_a_step);
+    let read_only = section.flag("read_only");
     let server = |site| Server {
         site,
         host: host.clone(),
+        port: port.clone(),
+        user: user.clone(),
+        password: password.clone(),
+        read_only: read_only.unwrap_or(false),
     };
     Some(match word {
         "terraform" => Kind::Terraform(terraform(section)),
@@ -357,6 +365,29 @@ fn plain(text: &str) -> Result<String, String> {
         Err("must not be empty, and hold no blanks".into())
     } else {
         Ok(text.into())
+    }
+}
+
+/// A port, or what an earlier step says of it.
+fn port(text: &str) -> Result<String, String> {
+    if text.contains("${") {
+        return template(text);
+    }
+    match text.parse::<u16>() {
+        Ok(1..) => Ok(text.into()),
+        _ => Err("must be a port as text, e.g. \"3306\", or an output: \"${database.port}\"".into()),
+    }
+}
+
+/// What an earlier step gave, as it is.
+fn from_a_step(text: &str) -> Result<String, String> {
+    let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    match inner {
+        Some(inner) if !inner.contains("${") => template(text),
+        _ => Err(
+            "must be an output of an earlier step, e.g. \"${database.password}\"; a password itself never stands here"
+                .into(),
+        ),
     }
 }
 
