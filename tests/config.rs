@@ -1161,6 +1161,12 @@ fn the_other_examples_are_what_they_say() {
     let ledger = Config::load(&example("two-approvers.toml")).unwrap();
     assert_eq!(ledger.failover.approvers, 2);
     assert_eq!(ledger.retention.generations, generations);
+    // An hour's grace: nobody holds the primary for down before.
+    let watch = ledger.watch.unwrap();
+    for probe in &watch.probes {
+        let seconds = probe.interval.as_secs() * u64::from(probe.failures);
+        assert_eq!(seconds, 3600, "{}", probe.name);
+    }
 }
 
 /// Promise 7: what takes the service to the other cloud needs nothing of the one that is down, and what may need it is gone on without.
