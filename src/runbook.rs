@@ -420,13 +420,11 @@ mod tests {
             stage: 2,
             needs: needs.iter().map(ToString::to_string).collect(),
             timeout: Duration::from_secs(minutes * 60),
+            usually: None,
             at: At::Operator,
             goes_on: false,
             retries: 0,
-            kind: Kind::Restore(Server {
-                site: crate::config::steps::Site::Standby,
-                host: None,
-            }),
+            kind: Kind::Restore(Server::of(crate::config::steps::Site::Standby)),
             drill: None,
         };
         let all = [step("a", 5, &[]), step("b", 10, &["a"]), step("c", 12, &[])];

@@ -28,7 +28,8 @@ pub(crate) use {work, work_at};
 
 /// Does the work within its span, and writes down what it failed of.
 pub async fn traced<T, E: Display>(span: Span, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let result = work.instrument(span.clone()).await;
+    // Boxed: a run is large, and whoever traces it would carry it in its own future, and on its stack, once more.
+    let result = Box::pin(work.instrument(span.clone())).await;
     if let Err(error) = &result {
         failed(&span, error);
     }

@@ -278,7 +278,7 @@ const FAILOVER: [&str; 8] = [
     "--accept",
     "primary-healthy=t",
 ];
-const FAILBACK: [&str; 2] = ["failback", "--yes"];
+const FAILBACK: [&str; 4] = ["failback", "--yes", "--accept", "confirm-soak=t"];
 
 /// There and back, killed at the same distance on both ways. False once that lies beyond both ends.
 async fn there_and_back(point: Point) -> bool {

@@ -381,6 +381,16 @@ fn a_rehearsal_beside_a_running_agent_measures_and_leaves_nothing() {
     );
     let refused = lab.planb.fails(2, &["drill"]);
     assert!(refused.contains("drill.to") && refused.contains("real"), "{refused}");
+    // Known beforehand: a warning, and a mistake where the clock would begin it.
+    let checked = lab.planb.ok(&["config", "check"]);
+    assert!(checked.contains("warning: drill.to: planb drill refuses"), "{checked}");
+    lab.planb.reconfigure("[drill]", "[drill]\nschedule = \"0 4 * * *\"\n");
+    let mistaken = lab.planb.fails(2, &["config", "check"]);
+    assert!(
+        mistaken.contains("drill.to: is a database of the real thing"),
+        "{mistaken}"
+    );
+    lab.planb.reconfigure("[drill]\nschedule = \"0 4 * * *\"\n", "[drill]");
     lab.planb.reconfigure(
         &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.standby.port),
         &format!("to = \"mysql://dba@127.0.0.1:{}\"", lab.port),
@@ -600,6 +610,133 @@ fn by_schedule_it_is_told_of_and_a_stop_of_the_agent_leaves_what_can_be_gone_on_
     assert_eq!(lab.standby.sql("SELECT SUM(money) FROM bank.accounts").trim(), "200");
     let bookkeeping = lab.primary.sql("SHOW DATABASES LIKE 'planb'");
     assert_eq!(bookkeeping.trim(), "", "the source is read, never written");
+}
+
+/// The process that a step of the plan started, whatever becomes of the test.
+struct Machine(PathBuf);
+
+impl Machine {
+    fn is_up(&self) -> bool {
+        let told = std::process::Command::new(&self.0).arg("is-running").status();
+        told.expect("its program").success()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new(&self.0).arg("stop").status();
+    }
+}
+
+/// As the bank's plan has it: nobody but the runner reaches the database, and its machine is started for the rehearsal.
+#[test]
+fn each_step_is_done_where_it_is_at_night_and_the_runner_s_machine_goes_as_it_came() {
+    let lab = Lab::new(Flavor::MySql);
+    lab.planb.backup(&[]);
+    for kind in ["restore", "verify", "accounts", "standby-open"] {
+        let plain = format!("kind = \"{kind}\"\n");
+        lab.planb.reconfigure(&plain, &format!("{plain}at = \"runner\"\n"));
+    }
+    lab.planb.reconfigure("[drill]\n", "[drill]\nrunner_within = \"1s\"\n");
+    let planned = lab.planb.json(&["--json", "drill", "--plan", "--stage", "2"]);
+    assert_eq!(planned["steps"][1]["at"], "runner", "{planned}");
+
+    // Nobody comes: it says so, and leaves nothing.
+    let failed = lab.planb.fails(1, &["drill"]);
+    assert!(failed.contains("no runner took up restore within"), "{failed}");
+    lab.assert_clean();
+    let events = lab.drill_events();
+    assert!(
+        !events.contains(&("started".to_owned(), "restore".to_owned())),
+        "{events:?}"
+    );
+
+    let power = lab.planb.path().join("power");
+    let (dir, program, config) = (
+        lab.planb.path().display(),
+        env!("CARGO_BIN_EXE_planb"),
+        lab.planb.config().display().to_string(),
+    );
+    script(
+        power.clone(),
+        &format!(
+            "up() {{ [ -e {dir}/runner.pid ] && kill -0 \"$(cat {dir}/runner.pid)\" 2>/dev/null; }}\n\
+             case $1 in\n\
+             is-running) up ;;\n\
+             start) setsid {program} --config {config} runner >>{dir}/runner.log 2>&1 </dev/null & echo $! >{dir}/runner.pid ;;\n\
+             stop) up || exit 0; kill \"$(cat {dir}/runner.pid)\"; while up; do sleep 0.1; done ;;\n\
+             esac"
+        ),
+    );
+    let machine = Machine(power.clone());
+    lab.planb
+        .reconfigure("runner_within = \"1s\"", "runner_within = \"1m\"");
+    lab.planb.configure(&format!(
+        "[[failover_steps]]\nname = \"runner\"\nstage = 2\nkind = \"command\"\ndrill = \"run\"\nprogram = \"{}\"\n\
+         args = [\"start\"]\nprobe = [\"is-running\"]\nundo = [\"stop\"]\nenvironment = [\"PLANB_SOURCE_PASSWORD\", \"XDG_STATE_HOME\"]\n",
+        power.display()
+    ));
+    lab.planb
+        .reconfigure("needs = [\"database\"]", "needs = [\"database\", \"runner\"]");
+    let told = lab.planb.json(&["--json", "drill", "--stage", "3"]);
+    let log = || std::fs::read_to_string(lab.planb.path().join("runner.log")).unwrap_or_default();
+    assert_eq!(told["result"], "met", "{told}\n{}", log());
+    assert!(!machine.is_up(), "its machine rests again");
+    lab.assert_clean();
+    let history = lab.planb.json(&["--json", "history"]);
+    let entries = history["drills"].as_array().expect("entries").clone();
+    let by = |step: &str| {
+        let done = entries
+            .iter()
+            .rfind(|entry| entry["event"]["what"] == "done" && entry["event"]["step"] == step);
+        done.map(|entry| entry["by"]["who"].as_str().unwrap_or_default().to_owned())
+    };
+    for (step, is_of_the_runner) in [
+        ("database", false),
+        ("restore", true),
+        ("compare", true),
+        ("open", true),
+        ("healthy", false),
+    ] {
+        assert_eq!(
+            by(step).map(|who| who == "runner"),
+            Some(is_of_the_runner),
+            "{step}: {history}"
+        );
+    }
+
+    // A failover that is begun meanwhile needs the machine.
+    script(
+        lab.planb.path().join("healthy"),
+        &format!("touch {dir}/waits; while [ ! -e {dir}/never ]; do sleep 0.1; done"),
+    );
+    let drill = lab.planb.spawn(&["drill", "--stage", "3"]);
+    let until = Instant::now() + Duration::from_secs(120);
+    while !lab.planb.path().join("waits").exists() {
+        assert!(Instant::now() < until, "its last step never begins: {}", log());
+        std::thread::yield_now();
+    }
+    lab.planb.configure("[failover]\napprovers = 2\n");
+    lab.planb.fails(
+        4,
+        &[
+            "failover",
+            "--stage",
+            "2",
+            "--yes",
+            "--as",
+            "ana",
+            "--accept",
+            "backup-unproven=t",
+            "--accept",
+            "primary-healthy=t",
+        ],
+    );
+    let output = drill.wait_with_output().expect("it ends");
+    let text = support::planb::text(&output);
+    assert!(text.contains("a real failover was begun"), "{text}");
+    assert!(machine.is_up(), "the failover needs it: {text}");
+    assert!(!lab.server_is_up(), "the rehearsal's own server is gone");
 }
 
 /// At MariaDB too; and a failover that is begun meanwhile is not kept waiting.

@@ -88,7 +88,14 @@ fn a_lost_primary_a_standby_that_serves_and_the_way_home() {
         agent.wait().expect("ended");
         assert!(lab.app(&lab.primary, "SELECT 1").is_err(), "fenced");
 
-        let home = lab.planb.json(&["--json", "failback", "--yes"]);
+        // What is destroyed does not come back: somebody watches first, and says so.
+        let soaking = lab.planb.fails(4, &["failback", "--yes"]);
+        assert!(soaking.contains("confirm-soak=WHAT-WAS-DONE"), "{soaking}");
+        assert!(!lab.ran("down"), "nothing is destroyed before");
+        let home = lab
+            .planb
+            .json(&["--json", "failback", "--resume", "--accept", "confirm-soak=a quiet day"]);
+        assert!(lab.ran("down"));
         assert_eq!(home["result"], "done", "{home}");
         assert_eq!(home["standing"]["serving"], "primary");
         assert_eq!(home["standing"]["stage"], 1);

@@ -122,7 +122,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("terraform", &["secret"]),
     (
         "watch",
-        &["config", "http", "mysql", "recovery", "secret", "source", "store"],
+        &[
+            "config", "http", "mysql", "notify", "recovery", "secret", "source", "store",
+        ],
     ),
 ];
 
@@ -220,6 +222,7 @@ const PURE: &[&str] = &[
     "src/serve/status/charts.rs",
     "src/serve/status/html.rs",
     "src/watch/auto.rs",
+    "src/watch/concern.rs",
     "src/watch/quorum.rs",
     "src/watch/verdict.rs",
 ];

@@ -198,7 +198,9 @@ async fn an_old_primary_that_answers_again_gets_neither_reads_nor_writes() {
     sites.azure.taken();
 
     // And home: as it was, and nothing at the standby.
-    let done = lab.planb.json(&["--json", "failback", "--yes"]);
+    let done = lab
+        .planb
+        .json(&["--json", "failback", "--yes", "--accept", "confirm-soak=t"]);
     assert_eq!(done["result"], "done", "{done}");
     assert_eq!(all(&edge, &http).await, home);
     assert_eq!(sites.azure.taken(), Vec::<String>::new());

@@ -433,3 +433,188 @@ fn what_opens_unfenced_or_unverified_is_answered_for_by_name() {
     assert!(told.contains("abandoned"), "{told}");
     assert_eq!(lab.status()["standing"]["serving"], "standby", "it goes on serving");
 }
+
+/// The configuration that comes with PlanB, altered.
+fn recovery(alter: impl Fn(String) -> String) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/recovery.toml");
+    let text = std::fs::read_to_string(path).expect("an example");
+    let altered = alter(text.clone());
+    let config = planb::config::Config::parse(&altered).expect("it can be read");
+    planb::steps::plan::check(&config)
+}
+
+/// `text` with its first `from` made `to`.
+fn swapped(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "the example holds no {from}");
+    text.replacen(from, to, 1)
+}
+
+#[test]
+fn what_is_destroyed_comes_after_a_person_s_word_and_is_never_what_stands_always() {
+    assert_eq!(recovery(|text| text), Vec::<String>::new());
+    let soak = "needs = [\"traffic-home\", \"open-primary\", \"soak\"]";
+    let hasty = recovery(|text| swapped(&text, soak, "needs = [\"traffic-home\", \"open-primary\"]"));
+    assert!(
+        hasty.len() == 1 && hasty[0].contains("a step of kind \"manual\""),
+        "{hasty:?}"
+    );
+    // A word from before the service came home is none about it.
+    let early = recovery(|text| {
+        let at = text.find("text = \"Watch the service for a day").expect("the soak");
+        let (before, after) = text.split_at(at);
+        format!(
+            "{before}{}",
+            swapped(after, "needs = [\"traffic-home\"]", "needs = [\"home\"]")
+        )
+    });
+    assert!(
+        early.len() == 2 && early[0].contains("comes after the traffic home"),
+        "{early:?}"
+    );
+    let destroys = |text: &str, from: &str, to: &str| {
+        let at = text.find("name = \"destroy-cluster\"").expect("a destroying step");
+        let (before, after) = text.split_at(at);
+        format!("{before}{}", swapped(after, from, to))
+    };
+    let dir = recovery(|text| destroys(&text, "3-full\"", "1-always-on\""));
+    assert!(
+        dir.len() == 1 && dir[0].contains(".dir: is that of step always-on"),
+        "{dir:?}"
+    );
+    let state = recovery(|text| destroys(&text, "key=3-full.tfstate", "key=1-always-on.tfstate"));
+    assert!(
+        state.len() == 1 && state[0].contains(".backend: is that of step always-on"),
+        "{state:?}"
+    );
+}
+
+#[test]
+fn the_other_fence_of_the_example_is_a_plan_too() {
+    let mistakes = recovery(|text| {
+        let at = text
+            .find("name = \"fence\"\nstage = 3\nkind = \"fence\"")
+            .expect("the fence");
+        let begins = text[..at].rfind("[[failover_steps]]").expect("its heading");
+        let ends = at + text[at..].find("\n\n").expect("its end");
+        let rest = &text[ends..];
+        let other = rest.find("# [[failover_steps]]").expect("the other fence");
+        let length = rest[other..].find("\n\n").expect("its end");
+        let uncommented: Vec<&str> = rest[other..other + length]
+            .lines()
+            .map(|line| line.trim_start_matches("# "))
+            .collect();
+        format!(
+            "{}{}{}",
+            &text[..begins],
+            uncommented.join("\n"),
+            &rest[other + length..]
+        )
+    });
+    assert_eq!(mistakes, Vec::<String>::new());
+}
+
+#[test]
+fn a_password_stands_in_no_step() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/recovery.toml");
+    let text = std::fs::read_to_string(path).expect("an example");
+    for (line, key) in [
+        ("password = \"hunter2\"", "failover_steps[5].password"),
+        ("password = \"x${database.password}\"", "failover_steps[5].password"),
+        ("port = \"0\"", "failover_steps[5].port"),
+        ("read_only = true", "failover_steps[5].read_only"),
+    ] {
+        let host = "host = \"${database.host}\"";
+        let error = planb::config::Config::parse(&swapped(&text, host, &format!("{host}\n{line}"))).expect_err(line);
+        let keys: Vec<&str> = error.problems().iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, [key], "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
+/// As `config/standby.toml`: the standby is the source.
+fn beside_the_standby(lab: &Lab) -> PathBuf {
+    let path = lab.planb.path().join("standby.toml");
+    let text = format!(
+        "[service]\nname = \"bank\"\nsite = \"azure\"\nprotects = \"standby\"\n\
+         [source]\nhost = \"127.0.0.1\"\nport = {}\nuser = \"dba\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\ntls = \"off\"\n\
+         [store]\nurl = \"file://{}\"\n",
+        lab.standby.port,
+        lab.planb.store().display()
+    );
+    std::fs::write(&path, text).expect("a configuration");
+    path
+}
+
+/// Where a server of its own knows only what Terraform made, and the primary refuses everybody's writes.
+#[test]
+fn credentials_come_from_outputs_and_a_primary_may_be_read_only() {
+    let lab = Lab::new(Flavor::MySql);
+    let standby = format!("port = {}\nuser = \"dba\"", lab.standby.port);
+    let nobody = "port = 1\nuser = \"nobody\"";
+    lab.planb.reconfigure(&standby, nobody);
+    lab.planb.reconfigure(
+        "host = \"${database.host}\"",
+        &format!(
+            "host = \"${{database.host}}\"\nport = \"{}\"\nuser = \"dba\"\npassword = \"${{database.password}}\"",
+            lab.standby.port
+        ),
+    );
+    lab.planb.reconfigure(
+        "kind = \"fence\"\nneeds = [\"cluster\"",
+        "kind = \"fence\"\nread_only = true\nneeds = [\"cluster\"",
+    );
+    lab.planb.backup(&[]);
+    let there = beside_the_standby(&lab);
+    let agent = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_planb"));
+        command
+            .arg("--config")
+            .arg(&there)
+            .args(args)
+            .envs(lab.planb.env.iter().cloned());
+        text(&command.output().expect("planb runs"))
+    };
+    let told = agent(&["backup"]);
+    assert!(
+        told.starts_with("exit Some(3)") && told.contains("does not serve"),
+        "before it serves: {told}"
+    );
+    let done = lab.unproven(&["--stage", "3", "--planned"]);
+    assert_eq!(done["standing"]["serving"], "standby", "{done}");
+    assert_eq!(done["standing"]["pending_fences"], serde_json::json!([]), "{done}");
+    let switches = || lab.primary.sql("SELECT @@GLOBAL.read_only, @@GLOBAL.super_read_only");
+    assert_eq!(switches().trim(), "1\t1");
+    assert!(
+        lab.primary
+            .try_sql("INSERT INTO bank.log (what) VALUES ('root')")
+            .is_err(),
+        "nobody writes there"
+    );
+    lab.app(&lab.standby, "INSERT INTO bank.log (what) VALUES ('new')")
+        .expect("served");
+    assert!(
+        !lab.control().contains(support::planb::PASSWORD),
+        "no secret is written anywhere"
+    );
+
+    // Who protects it now: whoever is beside it, and nobody at the old site.
+    let told = lab.planb.fails(3, &["backup"]);
+    assert!(told.contains("does not serve"), "{told}");
+    let before = lab.planb.visible().len();
+    let told = agent(&["backup"]);
+    assert!(told.starts_with("exit Some(0)"), "{told}");
+    assert_eq!(lab.planb.visible().len(), before + 1);
+
+    // Home: such a primary is not written to before somebody lets it be.
+    lab.planb.reconfigure(nobody, &standby);
+    let told = lab.planb.fails(4, &["failback", "--yes", "--accept", "confirm-soak=t"]);
+    assert!(told.contains("step home") && told.contains("read-only"), "{told}");
+    lab.primary
+        .sql("SET GLOBAL super_read_only = OFF; SET GLOBAL read_only = OFF");
+    let done = lab.planb.json(&["--json", "failback", "--resume"]);
+    assert_eq!(done["standing"]["serving"], "primary", "{done}");
+    assert_eq!(switches().trim(), "0\t0");
+    assert_eq!(lab.primary.sql("SELECT what FROM bank.log").trim(), "new");
+    lab.app(&lab.primary, "INSERT INTO bank.log (what) VALUES ('home')")
+        .expect("it takes writes again");
+}

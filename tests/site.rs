@@ -738,6 +738,110 @@ fn each_watcher_has_a_machine() {
     }
 }
 
+/// Whoever types `planb drill` can: each step is done by a machine that has what it needs, and nothing is called like the real thing.
+#[test]
+fn the_bank_s_rehearsal_can_be_carried_out() {
+    let config = pocketbank();
+    // Neither the agent nor the runner may make anything in Azure, so neither keeps a schedule.
+    assert_eq!(config.drill.schedule, None);
+    let variant = planb::drill::variant::variant(&config, config.drill.stage).expect("isolated");
+    let plan = planb::steps::plan::rehearsal(&variant.config.failover_steps);
+    let mut roots = BTreeSet::new();
+    for step in &plan.steps {
+        let written = variant
+            .config
+            .failover_steps
+            .iter()
+            .find(|one| one.name == step.name)
+            .expect("written");
+        let at = step.at.name();
+        match &written.kind {
+            Kind::Terraform(terraform) => {
+                assert_eq!(
+                    at, "operator",
+                    "{}: the runner has no Terraform, and no right",
+                    step.name
+                );
+                roots.insert(
+                    terraform
+                        .dir
+                        .file_name()
+                        .expect("a name")
+                        .to_string_lossy()
+                        .into_owned(),
+                );
+            }
+            Kind::Restore(_) | Kind::Verify(_) | Kind::Accounts(_) => {
+                assert_eq!(at, "runner", "{}: nothing else reaches the database", step.name);
+                assert!(!step.takes_back, "{}: it goes with its server", step.name);
+            }
+            Kind::Command(command) => {
+                assert_eq!(
+                    (at, command.args[0].as_str(), command.undo[0].as_str()),
+                    ("operator", "start", "stop")
+                );
+                assert!(
+                    plan.before("restore").contains(step.name.as_str()),
+                    "it runs before it is needed"
+                );
+            }
+            kind => panic!("{}: {kind:?} is rehearsed?", step.name),
+        }
+    }
+    assert!(
+        plan.steps.iter().any(|step| step.kind == "command"),
+        "the runner rests by day: something starts it"
+    );
+    // Each thing in those roots has another name than the real one, or is not there.
+    assert_eq!(roots, BTreeSet::from(["2-database".to_owned()]));
+    let root = root("azure/2-database");
+    let apart: BTreeSet<&str> = config.drill.variables.iter().map(|(name, _)| name.as_str()).collect();
+    for block in root.all("resource") {
+        let texts = ["name", "server_name", "for_each"].map(|key| match block.body.has_attribute(key) {
+            true => written(&block.body, key),
+            false => String::new(),
+        });
+        let is_apart = texts.iter().any(|text| {
+            text.contains("terraform.workspace == \"default\"")
+                || text.contains("azurerm_mysql_flexible_server.db.name")
+                || apart.iter().any(|name| text.trim() == format!("var.{name}"))
+        });
+        assert!(is_apart, "{}: called like the real one", titled(block));
+    }
+}
+
+/// Until something was done once, `--plan` says what the plan says.
+#[test]
+fn each_step_says_how_long_it_takes_and_stage_two_keeps_the_target() {
+    let config = pocketbank();
+    for step in steps(&config) {
+        let is_a_person_s = matches!(step.kind, Kind::Manual { .. });
+        assert_eq!(step.usually.is_some(), !is_a_person_s, "{}", step.name);
+        assert!(
+            step.usually.is_none_or(|usually| usually < step.timeout),
+            "{}: given up before it is done",
+            step.name
+        );
+    }
+    let plan = planb::steps::plan::plan(&config.failover_steps);
+    let longest = |name: &str| {
+        let seconds = |name: &str| {
+            let step = config.failover_steps.iter().find(|step| step.name == name);
+            step.and_then(|step| step.usually).unwrap_or_default()
+        };
+        fn along(
+            plan: &planb::recovery::plan::Plan,
+            name: &str,
+            of: &dyn Fn(&str) -> std::time::Duration,
+        ) -> std::time::Duration {
+            let needs = &plan.step(name).expect("a step").needs;
+            of(name) + needs.iter().map(|need| along(plan, need, of)).max().unwrap_or_default()
+        }
+        along(&plan, name, &seconds)
+    };
+    assert!(longest("accounts") <= config.targets.rto, "{:?}", longest("accounts"));
+}
+
 // --- alerts ------------------------------------------------------------------------------------------------
 
 /// The locals of a root's alerts, as Terraform reckons them with what the plan leaves to defaults.

@@ -14,6 +14,7 @@ use daemon::Daemon;
 use planb::clock::SystemClock;
 use planb::secret::Secret;
 use planb::store::azure::{AzureCredentialInput, AzureStore};
+use support::mail::MailServer;
 use support::receiver::{Manner, Receiver};
 use support::{Flavor, Planb, Server, azurite, reader, unique_schema};
 use url::Url;
@@ -38,6 +39,8 @@ const ACCOUNT: &str = "devstoreaccount1";
 /// The emulator's published account key.
 /// Source: <https://learn.microsoft.com/azure/storage/common/storage-connect-azurite>
 const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+const MAIL_PASSWORD: &str = "M4il-geheim-3";
 
 /// After one run.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +173,16 @@ async fn a_thousand_runs_leave_the_agent_as_small_as_it_was() {
         ("hung", "slack", &hangs),
         ("down", "webhook", &fails),
     ];
-    let planb = everything(&server, &container, at, &channels, &otlp);
+    let mut planb = everything(&server, &container, at, &channels, &otlp);
+    let mail = MailServer::start("starttls", MAIL_PASSWORD);
+    planb.env.push(("MAIL_PASSWORD".into(), MAIL_PASSWORD.into()));
+    planb.configure(&format!(
+        "[[notify.channels]]\nname = \"mail\"\nkind = \"email\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"starttls\"\n\
+         tls_ca = \"{}\"\nfrom = \"planb@bank.example\"\nto = [\"oncall@bank.example\"]\nuser = \"planb\"\n\
+         password = \"env:MAIL_PASSWORD\"\nseverity = \"info\"\n",
+        mail.port,
+        mail.tls.ca.display()
+    ));
     let mut agent = Daemon::start(&planb);
     agent.wait_log("status page, /metrics, /healthz and /readyz", 1, RUN_WITHIN);
 
@@ -227,6 +239,7 @@ async fn a_thousand_runs_leave_the_agent_as_small_as_it_was() {
         }
     }
     takes.wait(&["rpo"]);
+    mail.wait(&["RPO"]);
     if cfg!(feature = "otlp") {
         otlp.wait(&["commit"]);
     }

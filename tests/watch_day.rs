@@ -1,5 +1,6 @@
-//! Days of three watchers under paused time: outages, flaps, slow answers, one watcher after the other cut off or restarted, a control plane
-//! that comes and goes, and a store whose clock jumps. Nobody is told of what was none, everybody once of what was.
+//! Days of three watchers under paused time: outages, flaps, slow answers, one watcher after the other cut off or killed, a control plane
+//! that comes and goes, and clocks that jump. People's telephones ring through the real desks: never for what was none, once for what was,
+//! and once when it is over.
 
 mod clocked;
 
@@ -14,9 +15,17 @@ use async_trait::async_trait;
 use clocked::{Clocked, lock};
 use jiff::SignedDuration;
 use link::Link;
+use planb::clock::Clock;
+use planb::notify::channel::{Channel, Line, Taken};
+use planb::notify::desk::{Audience, Item, Refusal, Route};
+use planb::notify::dispatcher::Dispatcher;
+use planb::notify::message::Sender;
+use planb::notify::notice::{Severity, What, keys};
+use planb::notify::words::{Language, Turn};
 use planb::recovery::state::State;
 use planb::watch::auto::{self, Acknowledged, Decision, Facts, Policy, Rested, Shot, Sight};
 use planb::watch::board::Board;
+use planb::watch::crier::Crier;
 use planb::watch::probe::{Ask, Spec};
 use planb::watch::verdict::{Health, Outcome, Plane, Ruling, Thresholds};
 use planb::watch::watcher::{Deputy, Herald, Settings, View, Watcher};
@@ -35,6 +44,11 @@ const POLICY: Policy = Policy {
 const WITHIN: u64 = 150;
 /// The same where the store's clock jumped, a watcher was away or began anew: what was seen is forgotten, or the other two must agree.
 const WITHIN_TROUBLE: u64 = 400;
+
+/// What stayed away is over after this, at the latest.
+const SETTLED: u64 = 305;
+/// A watcher that was away for longer has left what it told to another.
+const HANDED_OVER: u64 = 850;
 
 /// SplitMix64
 struct Dice(u64);
@@ -132,6 +146,10 @@ struct World {
     dice: Mutex<Dice>,
     /// What people were told.
     told: Mutex<Vec<(u64, Health, String)>>,
+    /// What rang, where.
+    rang: Mutex<Vec<Ring>>,
+    /// Who was told what, over the death of a watcher.
+    state: tempfile::TempDir,
     /// Failovers that were begun.
     acts: Mutex<Vec<(u64, String)>>,
 }
@@ -183,13 +201,77 @@ impl Ask for Probe {
     }
 }
 
-struct Ears(Arc<World>);
+struct Ears {
+    world: Arc<World>,
+    crier: Crier,
+}
 
 impl Herald for Ears {
     fn ruled(&self, ruling: &Ruling) {
         let text = format!("by {}: {}", ruling.by, ruling.evidence.join(" | "));
-        lock(&self.0.told).push((self.0.now(), ruling.verdict, text));
+        lock(&self.world.told).push((self.world.now(), ruling.verdict, text));
+        self.crier.ruled(ruling);
     }
+
+    fn looked(&self, view: &View) {
+        self.crier.looked(view);
+    }
+}
+
+/// One thing that somebody heard, from one watcher.
+#[derive(Debug, Clone, PartialEq)]
+struct Ring {
+    at: u64,
+    from: &'static str,
+    key: String,
+    turn: Turn,
+    what: What,
+}
+
+struct Phone {
+    world: Arc<World>,
+    from: &'static str,
+}
+
+#[async_trait]
+impl Channel for Phone {
+    async fn send(&self, _: &Sender, items: &[Item]) -> Result<Taken, Refusal> {
+        for item in items {
+            lock(&self.world.rang).push(Ring {
+                at: self.world.now(),
+                from: self.from,
+                key: item.notice.key.clone(),
+                turn: item.turn,
+                what: item.notice.what.clone(),
+            });
+        }
+        Ok(Taken::default())
+    }
+}
+
+/// As a process has it, by a clock that jumps with the store's.
+async fn dispatcher(world: &Arc<World>, store: &Arc<Clocked>, name: &'static str) -> Dispatcher {
+    let line = Line {
+        route: Route {
+            channel: "phone".to_owned(),
+            audience: Audience::Program,
+            minimum: Severity::Info,
+            events: Vec::new(),
+        },
+        channel: Arc::new(Phone {
+            world: Arc::clone(world),
+            from: name,
+        }),
+    };
+    let sender = Sender {
+        service: "bank".to_owned(),
+        site: "seoul".to_owned(),
+        language: Language::Ko,
+        contact: None,
+    };
+    let file = planb::notify::record::file(world.state.path(), Some(name));
+    let clock: Arc<dyn Clock> = Arc::clone(store) as Arc<dyn Clock>;
+    Dispatcher::start(sender, vec![line], clock, Some(file)).await
 }
 
 /// As the real one, with a journal in which nothing ever happens and an operation that takes a minute.
@@ -274,7 +356,13 @@ fn spec(plane: Plane) -> Spec {
     }
 }
 
-fn watcher(world: &Arc<World>, store: &Arc<Clocked>, number: usize, cut: &Arc<AtomicBool>, seed: u64) -> Watcher {
+fn watcher(
+    world: &Arc<World>,
+    store: &Arc<Clocked>,
+    number: usize,
+    cut: &Arc<AtomicBool>,
+    dispatcher: &Dispatcher,
+) -> Watcher {
     let link = Arc::new(Link {
         to: Arc::clone(store),
         is_cut: Arc::clone(cut),
@@ -297,11 +385,17 @@ fn watcher(world: &Arc<World>, store: &Arc<Clocked>, number: usize, cut: &Arc<At
             every: Duration::from_secs(10),
             stale_after: Duration::from_secs(45),
             cool_down: Duration::from_secs(60),
-            seed,
+            seed: world.random(u64::MAX),
         },
         probes: vec![probe(Plane::Data), probe(Plane::Control)],
         board: board.clone(),
-        herald: Arc::new(Ears(Arc::clone(world))),
+        herald: Arc::new(Ears {
+            world: Arc::clone(world),
+            crier: Crier {
+                name: NAMES[number].to_owned(),
+                announce: Arc::new(dispatcher.announcer()),
+            },
+        }),
         deputy: Some(Arc::new(OnDuty {
             world: Arc::clone(world),
             board,
@@ -321,10 +415,12 @@ async fn keep(world: Arc<World>, store: Arc<Clocked>, number: usize, cut: Arc<At
         .collect();
     ends.push(DAY * 2);
     for end in ends {
-        let watcher = watcher(&world, &store, number, &cut, world.random(u64::MAX));
+        let dispatcher = dispatcher(&world, &store, NAMES[number]).await;
+        let watcher = watcher(&world, &store, number, &cut, &dispatcher);
         let end = world.begun + Duration::from_secs(end);
-        // Killed, not stopped.
+        // Killed, not stopped, and so is what it was about to tell.
         let _ = tokio::time::timeout_at(end, watcher.run(CancellationToken::new())).await;
+        drop(dispatcher);
     }
 }
 
@@ -348,11 +444,17 @@ async fn acknowledge(world: &World, store: &Arc<Clocked>) {
 async fn play(seed: u64) -> Arc<World> {
     let mut dice = Dice(seed);
     let script = Script::of(&mut dice);
+    act(script, dice).await
+}
+
+async fn act(script: Script, dice: Dice) -> Arc<World> {
     let world = Arc::new(World {
         begun: Instant::now(),
         script,
         dice: Mutex::new(dice),
         told: Mutex::default(),
+        rang: Mutex::default(),
+        state: tempfile::tempdir().expect("a directory"),
         acts: Mutex::default(),
     });
     let store = Arc::new(Clocked::new());
@@ -410,6 +512,7 @@ async fn a_day_with_everything_that_goes_wrong() {
         println!("PLANB_SEED={seed}");
         let world = play(seed).await;
         check(&world);
+        check_rings(&world);
         outages += world.script.outages.len();
         acts += lock(&world.acts).len();
     }
@@ -466,4 +569,115 @@ fn check(world: &World) {
         let is_in = script.outages.iter().any(|(from, to)| (*from..to + 60).contains(at));
         assert!(is_in, "{who} began a failover at {at}, and nothing was down\n{}", all());
     }
+}
+
+/// What people heard of one key, without reminders.
+fn heard(world: &World, key: &str) -> Vec<Ring> {
+    let rang = lock(&world.rang).clone();
+    let news = rang.into_iter().filter(|ring| ring.turn != Turn::Reminder);
+    news.filter(|ring| ring.key == key).collect()
+}
+
+/// Each outage rang once and was over once, whoever was cut off or killed in between.
+fn check_rings(world: &World) {
+    let script = &world.script;
+    let all = || format!("{script:#?}\nrang: {:#?}", lock(&world.rang));
+    let rings = heard(world, keys::PRIMARY);
+    for (number, (from, to)) in script.outages.iter().enumerate() {
+        let limit = |at: u64| if script.is_troubled(at) { WITHIN_TROUBLE } else { WITHIN };
+        let next = script.outages.get(number + 1).map_or(DAY, |(from, _)| *from);
+        let of_it: Vec<&Ring> = rings.iter().filter(|ring| (*from..next).contains(&ring.at)).collect();
+        let with = |turn| of_it.iter().filter(move |ring| ring.turn == turn).collect::<Vec<_>>();
+        let (down, over) = (with(Turn::Raised), with(Turn::Resolved));
+        assert!(
+            !down.is_empty() && down[0].at <= from + limit(*from) + 5,
+            "the outage of {from} did not ring in time\n{}",
+            all()
+        );
+        for again in &down[1..] {
+            assert!(
+                again.from != down[0].from && again.at >= down[0].at + HANDED_OVER,
+                "the outage of {from} rang twice, at {} and {}\n{}",
+                down[0].at,
+                again.at,
+                all()
+            );
+        }
+        assert!(over.len() <= 1, "the end at {to} rang {} times\n{}", over.len(), all());
+        // Cut off in the very moment in which it would have said so, it says so when it is back.
+        let tellers: Vec<&str> = down.iter().map(|ring| ring.from).collect();
+        let cut = script
+            .cut
+            .iter()
+            .filter(|(who, (begin, end))| tellers.contains(&NAMES[*who]) && *begin < to + limit(*to) && *end > *to);
+        let back = cut.map(|(_, (_, end))| *end).max();
+        let until = back.unwrap_or(0).max(*to) + limit(*to) + SETTLED;
+        match over.first() {
+            Some(over) => assert!(
+                (*to..=until).contains(&over.at),
+                "the end at {to} rang at {}\n{}",
+                over.at,
+                all()
+            ),
+            None => assert!(back.is_some() && until > next, "the end at {to} never rang\n{}", all()),
+        }
+    }
+    // Never for what was none.
+    for ring in rings.iter().filter(|ring| ring.turn == Turn::Raised) {
+        let is_in = script
+            .outages
+            .iter()
+            .any(|(from, to)| (*from..to + 60).contains(&ring.at));
+        assert!(is_in, "it rang at {}, and nothing was down\n{}", ring.at, all());
+    }
+    assert_eq!(heard(world, keys::WATCH), [], "two of three can always tell\n{}", all());
+    for ring in heard(world, keys::CONTROL) {
+        let is_in = |(from, to): &Span| (from + 300..to + WITHIN_TROUBLE).contains(&ring.at);
+        assert!(
+            ring.turn == Turn::Resolved || script.control.iter().any(is_in),
+            "{ring:?}: the control plane was well\n{}",
+            all()
+        );
+    }
+}
+
+/// An evening without luck: the control plane goes, whoever told it is cut off, then most of the watchers; and all of it passes.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_outage_is_told_once_too_and_whoever_vanished_is_spoken_for() {
+    let script = Script {
+        control: vec![(1_000, 3_000)],
+        // Seoul cannot say that the first outage is over; another does, and it says nothing when it is back.
+        outages: vec![(6_000, 6_600), (20_000, 23_000)],
+        cut: vec![
+            (0, (6_300, 7_500)),
+            (1, (6_300, 6_400)),
+            (0, (10_000, 12_000)),
+            (1, (10_000, 12_000)),
+        ],
+        ..Script::default()
+    };
+    let world = act(script, Dice(7)).await;
+    let all = || format!("{:#?}", lock(&world.rang));
+    let at = |key: &str, turn: Turn| -> Vec<u64> {
+        let rings = heard(&world, key);
+        rings
+            .iter()
+            .filter(|ring| ring.turn == turn)
+            .map(|ring| ring.at)
+            .collect()
+    };
+    let within = |found: Vec<u64>, spans: &[Span]| {
+        let is_in = |(at, (from, to)): (&u64, &Span)| (*from..*to).contains(at);
+        assert!(
+            found.len() == spans.len() && found.iter().zip(spans).all(is_in),
+            "{found:?} are not in {spans:?}\n{}",
+            all()
+        );
+    };
+    within(at(keys::CONTROL, Turn::Raised), &[(1_300, 1_600)]);
+    within(at(keys::CONTROL, Turn::Resolved), &[(3_000, 3_300)]);
+    within(at(keys::PRIMARY, Turn::Raised), &[(6_000, 6_150), (20_000, 20_150)]);
+    within(at(keys::PRIMARY, Turn::Resolved), &[(6_600, 7_100), (23_000, 23_500)]);
+    within(at(keys::WATCH, Turn::Raised), &[(10_300, 10_500)]);
+    within(at(keys::WATCH, Turn::Resolved), &[(12_000, 12_500)]);
 }

@@ -20,7 +20,7 @@ use crate::serve::board::Board;
 
 pub mod alarm;
 pub mod logging;
-mod memory;
+pub mod memory;
 pub mod notify;
 pub mod runner;
 pub mod schedule;

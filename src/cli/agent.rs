@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::drill::schedule;
 use super::failure::{Failure, told};
+use super::notify::Process;
 use super::prune::{drilling, holds};
-use super::{Common, dark, fences, open, proof, target, tell};
+use super::standstill::{self, Voice};
+use super::{Common, dark, open, proof, target, tell};
 use crate::agent::runner::{BackupRunner, Checked, Proven, RunError, RunSummary, Survey, Trigger};
 use crate::agent::{Agent, Loaded, Loader, notify as service_manager, signals, state};
 use crate::backup::entry::{BackupId, newest_good};
@@ -55,7 +57,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     // The first load says what is wrong in the usual way, with exit 2.
     let config = Arc::new(open::config(common)?);
     let (configs, configured) = watch::channel(Arc::clone(&config));
-    let dispatcher = Arc::new(dispatcher(&config).await);
+    let dispatcher = Arc::new(super::notify::dispatcher(&config, Process::Agent).await);
     let loader = FileLoader {
         path: common.config.clone(),
         dispatcher: Arc::clone(&dispatcher),
@@ -102,16 +104,6 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     dispatcher.flush(FLUSH_WITHIN).await;
     dispatcher.stop().await;
     ended
-}
-
-/// Tells people, and remembers over a restart whom it told what.
-async fn dispatcher(config: &Config) -> Dispatcher {
-    let (sender, lines) = (channel::sender(config), channel::lines(config, &open::clock()));
-    let file = super::notify::state_file(config);
-    if file.is_none() && !lines.is_empty() {
-        tracing::warn!("there is no StateDirectory, nor notify.state: after a restart, what goes on is told once more");
-    }
-    Dispatcher::start(sender, lines, open::clock(), file).await
 }
 
 fn load(config: Arc<Config>, board: &Arc<Board>, dispatcher: &Dispatcher) -> Result<Loaded, Vec<String>> {
@@ -278,7 +270,7 @@ impl Driven {
         let stores = self.stores(&cancel).await?;
         tokio::select! {
             () = cancel.cancelled() => return Err(RunError::Cancelled),
-            () = fences::try_again(&self.config, &stores, &self.announcer) => {}
+            () = standstill::look(&self.config, &stores, &self.announcer, Voice::Agent) => {}
         }
         tell::adopt(&self.config, stores.control.as_ref(), &self.announcer).await;
         let (survey, _, proofs) = self.listed(&stores).await?;

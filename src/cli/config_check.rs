@@ -2,24 +2,34 @@
 
 use serde_json::json;
 
-use super::Common;
 use super::failure::Failure;
-use super::open;
+use super::{Common, drill, open};
 use crate::config::warnings::warnings;
 use crate::steps::plan;
 
 pub fn run(common: &Common) -> Result<(), Failure> {
     let config = open::config(common)?;
     // Where what makes no plan is found: not in the night in which it is needed.
-    let mistakes = plan::check(&config);
+    let mut mistakes = plan::check(&config);
+    // A rehearsal by the clock that is always refused would be found out by nobody; one by hand is told why when it is begun.
+    let against = drill::against(&config);
+    if config.drill.schedule.is_some() {
+        mistakes.extend(against.iter().map(|(key, message)| format!("{key}: {message}")));
+    }
     if !mistakes.is_empty() {
         return Err(Failure::Usage(mistakes.join("\nplanb: ")));
     }
-    let warnings = warnings(&config);
+    let mut warnings: Vec<(String, String)> = warnings(&config)
+        .into_iter()
+        .map(|warning| (warning.key.to_owned(), warning.text))
+        .collect();
+    let unrehearsed = against.into_iter();
+    warnings
+        .extend(unrehearsed.map(|(key, message)| (key, format!("planb drill refuses to rehearse this: {message}"))));
     if common.json {
         let list: Vec<_> = warnings
             .iter()
-            .map(|warning| json!({"key": warning.key, "text": warning.text}))
+            .map(|(key, text)| json!({"key": key, "text": text}))
             .collect();
         println!("{}", json!({"v": 1, "ok": true, "warnings": list}));
         return Ok(());
@@ -30,8 +40,8 @@ pub fn run(common: &Common) -> Result<(), Failure> {
         config.service.name,
         config.service.site
     );
-    for warning in &warnings {
-        println!("warning: {}: {}", warning.key, warning.text);
+    for (key, text) in &warnings {
+        println!("warning: {key}: {text}");
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use crate::drill::variant::{Variant, variant};
 use crate::recovery::event::By;
 use crate::steps;
 
+pub mod attend;
 pub mod kept;
 mod origin;
 mod rehearse;
@@ -173,6 +174,22 @@ fn isolated(config: &Config, stage: u8) -> Result<Variant, Failure> {
     })
 }
 
+/// What stands against rehearsing this plan as far as it goes, each with its key; nothing where there is no plan.
+pub fn against(config: &Config) -> Vec<(String, String)> {
+    if config.failover_steps.is_empty() {
+        return Vec::new();
+    }
+    let stage = match config.drill.schedule {
+        Some(_) => config.drill.stage,
+        None => 3,
+    };
+    let mistakes = variant(config, stage).err().unwrap_or_default();
+    mistakes
+        .into_iter()
+        .map(|mistake| (mistake.key, mistake.message))
+        .collect()
+}
+
 fn show(common: &Common, config: &Config, stage: u8) -> Result<(), Failure> {
     let variant = isolated(config, stage)?;
     let plan = steps::plan::rehearsal(&variant.config.failover_steps);
@@ -180,7 +197,7 @@ fn show(common: &Common, config: &Config, stage: u8) -> Result<(), Failure> {
         let steps: Vec<_> = plan
             .steps
             .iter()
-            .map(|step| json!({"name": step.name, "kind": step.kind, "stage": step.stage, "needs": step.needs}))
+            .map(|step| json!({"name": step.name, "kind": step.kind, "stage": step.stage, "at": step.at.name(), "needs": step.needs}))
             .collect();
         let skipped: BTreeMap<_, _> = variant.skipped.into_iter().collect();
         println!(
@@ -190,12 +207,13 @@ fn show(common: &Common, config: &Config, stage: u8) -> Result<(), Failure> {
         return Ok(());
     }
     println!("a rehearsal of stage {stage}; nothing was touched.\n");
-    let mut rows = vec![["step", "stage", "kind", "needs"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["step", "stage", "kind", "at", "needs"].map(str::to_owned).to_vec()];
     rows.extend(plan.steps.iter().map(|step| {
         vec![
             step.name.clone(),
             step.stage.to_string(),
             step.kind.clone(),
+            step.at.name().to_owned(),
             step.needs.join(", "),
         ]
     }));

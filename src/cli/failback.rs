@@ -244,7 +244,7 @@ fn keeps(plan: &Plan) -> Vec<String> {
 async fn show(desk: &Desk, position: &Position) -> Result<(), Failure> {
     let (aim, plan) = way(desk, position)?;
     let look = look(desk, aim, &plan, position).await?;
-    let usual = outlook::earlier(desk).await?;
+    let usual = outlook::earlier(desk, aim).await?;
     let expected = outlook::expected(&plan, &usual);
     let hour = outlook::hour(desk, position.state.standing.stage, None).await?;
     if desk.json {

@@ -259,7 +259,7 @@ async fn ask_primary(desk: &Desk) -> Answer {
 /// `--plan`
 async fn show(desk: &Desk, args: &FailoverArgs, position: &Position) -> Result<(), Failure> {
     let look = look(desk, args, position).await?;
-    let usual = outlook::earlier(desk).await?;
+    let usual = outlook::earlier(desk, look.aim).await?;
     let expected = outlook::expected(&look.plan, &usual);
     let chosen = look.chosen.as_ref().map(|candidate| candidate.backup.id.as_str());
     let hour = outlook::hour(desk, args.stage.unwrap_or(2), chosen).await?;

@@ -9,13 +9,14 @@ use super::open;
 use crate::backup::claim;
 use crate::backup::lease::{self, Who};
 use crate::config::Config;
+use crate::config::steps::{Kind, Step};
 use crate::notify::Announce;
 use crate::notify::notice::{Notice, What, keys};
 use crate::recovery::event::{By, Event};
 use crate::recovery::journal::{Journal, JournalError, Position};
 use crate::recovery::plan::Site;
 use crate::secret::resolver::Resolver;
-use crate::steps::{Avoid, Executor, Tell};
+use crate::steps::{self, Avoid, Executor, Tell};
 
 /// One look at a server that may be gone.
 const WITHIN: Duration = Duration::from_secs(90);
@@ -44,8 +45,13 @@ pub async fn try_again(config: &Config, stores: &open::Stores, announce: &dyn An
     if !position.state.may_fence(site) {
         return;
     }
-    let tried = match config.accounts.is_empty() {
-        true => Err("no [[accounts]] are configured here, by which it could be tried".to_owned()),
+    let steps = config.failover_steps.iter().chain(&config.failback_steps);
+    let by_command =
+        |step: &Step| matches!(step.kind, Kind::Command(_)) && steps::plan::fences(&step.kind) == Some(site);
+    let tried = match config.accounts.is_empty() && !steps.clone().any(by_command) {
+        true => {
+            Err("no [[accounts]] and no command that fences are configured here, by which it could be tried".to_owned())
+        }
         false => raise(config, stores, &position, site).await,
     };
     match tried {
@@ -73,7 +79,10 @@ pub async fn raise(config: &Config, stores: &open::Stores, position: &Position, 
         avoid: Avoid::default(),
         pages: open::pages,
     };
-    let tried = executor.fence_again(site, &position.state.standing, position.state.operations);
+    let Some(operation) = &position.state.operation else {
+        return Err("no operation fenced it".to_owned());
+    };
+    let tried = executor.fence_again(site, &position.state.standing, operation);
     match tokio::time::timeout(WITHIN, tried).await {
         Ok(tried) => tried.map_err(|error| error.to_string()),
         Err(_) => Err("no answer".to_owned()),

@@ -37,6 +37,7 @@ mod runbook;
 mod runner;
 mod screen;
 mod standby;
+mod standstill;
 mod status;
 mod target;
 mod tell;
@@ -46,6 +47,9 @@ mod verify;
 mod watch;
 
 use failure::Failure;
+
+/// Of each thread; only what is used of it is memory.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Keeps a second site ready in another cloud for a service that lives on MySQL.
 #[derive(Debug, Parser)]
@@ -187,6 +191,7 @@ pub struct Common {
 
 /// Runs the process.
 pub fn main() -> ExitCode {
+    crate::agent::memory::bound();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -210,9 +215,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Of each of the runtime's threads.
-const STACK_BYTES: usize = 8 << 20;
-
 fn run(command: Command, common: Common) -> Result<(), Failure> {
     match command {
         Command::Completions { shell } => {
@@ -227,7 +229,7 @@ fn run(command: Command, common: Common) -> Result<(), Failure> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // A failback's steps nest deeply: unoptimised, tokio's 2 MiB are too few (seen at "preserve"). Only what is touched takes memory.
+        // A last backup is a dump within a run within a step within an operation: without optimisation that is more than 2 MiB.
         .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()

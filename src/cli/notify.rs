@@ -1,6 +1,6 @@
 //! `planb notify`: tries every channel, and shows what was not told.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use super::{Common, open, present};
 use crate::config::Config;
 use crate::notify::channel::{self, Line, SEND_WITHIN};
 use crate::notify::desk::{Audience, Desk, Item, Refusal};
+use crate::notify::dispatcher::Dispatcher;
 use crate::notify::message::Sender;
 use crate::notify::notice::{Notice, What};
 use crate::notify::record;
@@ -150,18 +151,40 @@ async fn try_one(sender: &Sender, line: &Line) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The file in which the agent of this machine keeps who was told what.
-pub fn state_file(config: &Config) -> Option<PathBuf> {
-    let directory = config.notify.state.clone();
-    let directory = directory.or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from));
-    directory.map(|directory| record::file(&directory))
+/// Which process of this machine tells people. Each remembers by itself whom it told what.
+#[derive(Debug, Clone, Copy)]
+pub enum Process<'a> {
+    Agent,
+    Watcher(&'a str),
 }
 
-/// What was not told: by this machine's agent, as far as its file may be read, and by commands anywhere.
+/// Tells people, and remembers over a restart whom it told what.
+pub async fn dispatcher(config: &Config, process: Process<'_>) -> Dispatcher {
+    let (sender, lines) = (channel::sender(config), channel::lines(config, &open::clock()));
+    let name = match process {
+        Process::Agent => None,
+        Process::Watcher(name) => Some(name),
+    };
+    let file = state_directory(config).map(|directory| record::file(&directory, name));
+    if file.is_none() && !lines.is_empty() {
+        tracing::warn!("there is no StateDirectory, nor notify.state: after a restart, what goes on is told once more");
+    }
+    Dispatcher::start(sender, lines, open::clock(), file).await
+}
+
+fn state_directory(config: &Config) -> Option<PathBuf> {
+    let directory = config.notify.state.clone();
+    directory.or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))
+}
+
+/// What was not told: by this machine's agent and watchers, as far as their files may be read, and by commands anywhere.
 pub async fn untold(config: &Config, stores: &open::Stores) -> Vec<Untold> {
-    let file = state_file(config).unwrap_or_else(|| record::file(Path::new(USUAL_STATE)));
-    let desk: Option<Desk> = record::read(&file).await.ok().flatten();
-    let standing = desk.map(|desk| desk.standing()).unwrap_or_default();
+    let directory = state_directory(config).unwrap_or_else(|| PathBuf::from(USUAL_STATE));
+    let mut standing = Vec::new();
+    for file in record::files(&directory).await {
+        let desk: Option<Desk> = record::read(&file).await.ok().flatten();
+        standing.extend(desk.iter().flat_map(Desk::standing));
+    }
     let mut all: Vec<Untold> = standing
         .into_iter()
         .filter(|standing| standing.failures > 0 || standing.waiting.iter().any(|item| item.error.is_some()))

@@ -119,9 +119,9 @@ impl Desk {
     }
 
     fn lease_name(&self) -> String {
-        match self.rehearsal {
-            Some(_) => drill_lease(&self.config),
-            None => format!("lease/{}-{}", self.place.name(), self.key()),
+        match (&self.rehearsal, self.place) {
+            (Some(_), Place::Operator) => drill_lease(&self.config),
+            (None, _) | (Some(_), Place::Runner) => format!("lease/{}-{}", self.place.name(), self.key()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is known before an operation begins, for whoever decides: who holds the lease, how the fences stand, what the watchers
 //! find; and of each step how far it is, and how long it usually takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use crate::recovery::journal::Position;
 use crate::recovery::plan::{Aim, Plan, Site, Step};
 use crate::recovery::rules::{Answer, Refusal};
 use crate::recovery::state::{Progress, Standing};
+use crate::steps;
 
 /// Where the service stands, one line for each matter; its first word is the matter's name.
 pub async fn lines(desk: &Desk, position: &Position) -> Vec<String> {
@@ -133,28 +134,58 @@ pub fn durations(entries: &[Entry]) -> Vec<Option<f64>> {
     seconds
 }
 
-/// How long a plan should take.
-pub struct Expected {
-    /// Along the longest chain of steps; those that were never done count as nothing.
-    pub seconds: f64,
-    /// Steps that were never done.
-    pub unknown: Vec<String>,
+/// How long steps usually take.
+pub struct Usual {
+    pub seconds: BTreeMap<String, f64>,
+    /// Steps that were never done: it is what the plan says of them.
+    pub planned: BTreeSet<String>,
 }
 
-pub fn expected(plan: &Plan, usual: &BTreeMap<String, f64>) -> Expected {
+impl Usual {
+    fn text(&self, step: &str) -> String {
+        let Some(seconds) = self.seconds.get(step) else {
+            return "-".to_owned();
+        };
+        let told = present::duration(Duration::from_secs_f64(*seconds));
+        match self.planned.contains(step) {
+            true => format!("{told} (planned)"),
+            false => told,
+        }
+    }
+}
+
+/// How long a plan should take.
+pub struct Expected {
+    /// Along the longest chain of steps; those of which nothing is known count as nothing.
+    pub seconds: f64,
+    /// Steps that were never done, and of which the plan says nothing.
+    pub unknown: Vec<String>,
+    /// Steps of which only the plan says it.
+    planned: usize,
+}
+
+pub fn expected(plan: &Plan, usual: &Usual) -> Expected {
     // Each step comes after those that it needs, in one of as many rounds as there are steps.
     let mut until: BTreeMap<&str, f64> = BTreeMap::new();
     for _ in &plan.steps {
         for step in &plan.steps {
             let needs = step.needs.iter().filter_map(|need| until.get(need.as_str()));
             let latest = needs.copied().fold(0.0, f64::max);
-            until.insert(&step.name, latest + usual.get(&step.name).copied().unwrap_or(0.0));
+            until.insert(
+                &step.name,
+                latest + usual.seconds.get(&step.name).copied().unwrap_or(0.0),
+            );
         }
     }
     let names = plan.steps.iter().map(|step| &step.name);
     Expected {
         seconds: until.into_values().fold(0.0, f64::max),
-        unknown: names.filter(|name| !usual.contains_key(*name)).cloned().collect(),
+        unknown: names
+            .clone()
+            .filter(|name| !usual.seconds.contains_key(*name))
+            .cloned()
+            .collect(),
+        planned: names.filter(|name| usual.planned.contains(*name)).count(),
     }
 }
 
@@ -164,13 +195,18 @@ impl Expected {
             format!(" (target: {})", present::duration(target))
         });
         let about = present::duration(Duration::from_secs_f64(self.seconds));
+        let by = match (self.planned, steps - self.unknown.len()) {
+            (0, _) => "earlier runs and rehearsals",
+            (planned, known) if planned == known => "the plan alone, for nothing of it was ever done",
+            _ => "earlier runs and rehearsals, and by the plan where there are none",
+        };
         match self.unknown.len() {
-            0 => format!("about {about} in all, going by earlier runs and rehearsals{target}"),
+            0 => format!("about {about} in all, going by {by}{target}"),
             unknown if unknown == steps => {
                 "how long it takes is not known before it was done once: rehearse it".to_owned()
             }
             _ => format!(
-                "at least {about} in all, going by earlier runs and rehearsals{target}; not known of {}",
+                "at least {about} in all, going by {by}{target}; not known of {}",
                 self.unknown.join(", ")
             ),
         }
@@ -201,7 +237,7 @@ fn stands(position: &Position, aim: Aim, step: &Step) -> String {
 }
 
 /// The steps as a table.
-pub fn table(plan: &Plan, aim: Aim, position: &Position, usual: &BTreeMap<String, f64>) -> String {
+pub fn table(plan: &Plan, aim: Aim, position: &Position, usual: &Usual) -> String {
     let heading = ["step", "stage", "kind", "where", "needs", "usually", "so far"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for step in &plan.steps {
@@ -211,10 +247,7 @@ pub fn table(plan: &Plan, aim: Aim, position: &Position, usual: &BTreeMap<String
             step.kind.clone(),
             step.at.name().to_owned(),
             step.needs.join(", "),
-            usual.get(&step.name).map_or_else(
-                || "-".to_owned(),
-                |seconds| present::duration(Duration::from_secs_f64(*seconds)),
-            ),
+            usual.text(&step.name),
             stands(position, aim, step),
         ]);
     }
@@ -222,22 +255,31 @@ pub fn table(plan: &Plan, aim: Aim, position: &Position, usual: &BTreeMap<String
 }
 
 /// The same for `--json`.
-pub fn steps_json(plan: &Plan, aim: Aim, position: &Position, usual: &BTreeMap<String, f64>) -> Vec<Value> {
+pub fn steps_json(plan: &Plan, aim: Aim, position: &Position, usual: &Usual) -> Vec<Value> {
     let one = |step: &Step| {
         json!({
             "name": step.name, "kind": step.kind, "stage": step.stage, "at": step.at.name(), "needs": step.needs,
-            "timeout_seconds": step.timeout_seconds, "expected_seconds": usual.get(&step.name),
+            "timeout_seconds": step.timeout_seconds, "expected_seconds": usual.seconds.get(&step.name),
+            "expected_is_planned": usual.planned.contains(&step.name),
             "so_far": stands(position, aim, step),
         })
     };
     plan.steps.iter().map(one).collect()
 }
 
-/// Seconds that each step usually took, in earnest and rehearsed.
-pub async fn earlier(desk: &Desk) -> Result<BTreeMap<String, f64>, Failure> {
+/// How long each step usually took, in earnest and rehearsed; where it was never done, what the plan says.
+pub async fn earlier(desk: &Desk, aim: Aim) -> Result<Usual, Failure> {
     let (entries, _) = desk.journal.history().await?;
     let (drills, _) = open::drill_journal(&desk.config, &desk.stores).history().await?;
-    Ok(usual(&[&entries, &drills]))
+    let mut seconds = usual(&[&entries, &drills]);
+    let mut planned = BTreeSet::new();
+    for step in steps::plan::written(aim, &desk.config) {
+        if let (false, Some(usually)) = (seconds.contains_key(&step.name), step.usually) {
+            seconds.insert(step.name.clone(), usually.as_secs_f64());
+            planned.insert(step.name.clone());
+        }
+    }
+    Ok(Usual { seconds, planned })
 }
 
 /// What stands against it, as `--plan` prints it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::drill::attend::attend;
 use super::drill::schedule;
 use super::failure::Failure;
 use super::operation::Desk;
@@ -51,6 +52,7 @@ async fn serve(common: &Common) -> Result<(), Failure> {
     let mut acting = JoinSet::new();
     let announcer = Arc::new(desk.teller.announcer());
     acting.spawn(schedule::keep(common.clone(), Keeper::Runner, announcer, stop.clone()));
+    acting.spawn(attend(common.clone(), desk.config.clone(), stop.clone()));
     loop {
         tokio::select! {
             () = &mut interrupted => break,

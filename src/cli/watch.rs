@@ -10,18 +10,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, told};
+use super::notify::Process;
 use super::operation::user;
+use super::standstill::{self, Voice};
 use super::{Common, open, present};
 use crate::backup::claim;
 use crate::config::Config;
 use crate::config::watch::{Probe, Then, Watch};
-use crate::notify::notice::{Notice, Verdict, What, keys};
-use crate::notify::{Announce, channel, dispatcher::Dispatcher};
+use crate::notify::Announce;
 use crate::watch::auto::Acknowledged;
 use crate::watch::board::Board;
+use crate::watch::crier::Crier;
 use crate::watch::probe::{Ask, Spec, asker};
-use crate::watch::verdict::{Health, Outcome, Plane, Ruling};
-use crate::watch::watcher::{Deputy, Herald, Settings, Watcher, once};
+use crate::watch::verdict::{Outcome, Plane};
+use crate::watch::watcher::{Deputy, Settings, Watcher, once};
 
 mod deputy;
 mod together;
@@ -85,8 +87,7 @@ pub async fn run(common: &Common, args: &WatchArgs) -> Result<(), Failure> {
         ));
     };
     let cancel = CancellationToken::new();
-    let (sender, lines) = (channel::sender(&config), channel::lines(&config, &open::clock()));
-    let dispatcher = Dispatcher::start(sender, lines, open::clock(), super::notify::state_file(&config)).await;
+    let dispatcher = super::notify::dispatcher(&config, Process::Watcher(&name)).await;
     let announce: Arc<dyn Announce> = Arc::new(dispatcher.announcer());
     let mut watching = std::pin::pin!(keep_watching(common, &config, watch, &name, &announce, &cancel));
     tokio::select! {
@@ -203,6 +204,7 @@ async fn keep_watching(
         probes: askers(&watch.probes_of(name), config),
         board,
         herald: Arc::new(Crier {
+            name: name.to_owned(),
             announce: Arc::clone(announce),
         }),
         deputy,
@@ -216,7 +218,7 @@ async fn keep_watching(
     let fences = async {
         loop {
             tokio::time::sleep(FENCE_AGAIN).await;
-            super::fences::try_again(config, &stores, announce.as_ref()).await;
+            standstill::look(config, &stores, announce.as_ref(), Voice::Watcher(name)).await;
         }
     };
     tokio::select! {
@@ -234,36 +236,6 @@ fn askers(probes: &[Probe], config: &Config) -> Vec<(Spec, Arc<dyn Ask>)> {
         .iter()
         .map(|probe| (Spec::of(probe), asker(probe, config)))
         .collect()
-}
-
-/// Says it in the log, and to people.
-struct Crier {
-    announce: Arc<dyn Announce>,
-}
-
-impl Herald for Crier {
-    fn ruled(&self, ruling: &Ruling) {
-        let saw = ruling.evidence.join(" | ");
-        match ruling.verdict {
-            Health::Unhealthy => {
-                let (verdict, why) = (Verdict::Down, saw.clone());
-                self.announce
-                    .raise(Notice::new(What::VerdictChanged { verdict, why }, ruling.since));
-            }
-            Health::Healthy => self.announce.resolve(keys::PRIMARY, ruling.since),
-            Health::Unknown => {}
-        }
-        match ruling.verdict {
-            Health::Unhealthy => tracing::error!(number = ruling.number, saw, "THE PRIMARY IS DOWN, most watchers say"),
-            Health::Healthy | Health::Unknown => {
-                tracing::info!(
-                    number = ruling.number,
-                    saw,
-                    "the primary is healthy again, most watchers say"
-                );
-            }
-        }
-    }
 }
 
 /// `--once`

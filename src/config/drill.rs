@@ -1,6 +1,7 @@
 //! `[drill]`: rehearsals, when and with what of their own.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::cadence::parse_cron;
 use super::collect::{Document, Section};
@@ -8,6 +9,11 @@ use super::sections::{absolute_path, is_loopback};
 use super::server::{self, Server};
 use super::{Standby, Tls};
 use crate::secret::SecretRef;
+
+/// A machine is started in a minute or two, and looks at the journal every few seconds.
+const RUNNER_WITHIN: Duration = Duration::from_secs(15 * 60);
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// How a rehearsal differs from the real thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +28,8 @@ pub struct Drill {
     pub workspace: String,
     /// Over those of every step of Terraform's: names of its own.
     pub variables: Vec<(String, String)>,
+    /// The runner takes up what is its within this, or the rehearsal is taken back. Default 15 minutes.
+    pub runner_within: Duration,
     /// The database server, where no step of the rehearsal makes one.
     pub to: Option<Standby>,
 }
@@ -41,12 +49,14 @@ pub(super) fn drill(document: &mut Document<'_>) -> Drill {
     let by = section.choice("by", &[("agent", Keeper::Agent), ("runner", Keeper::Runner)]);
     let workspace = section.text("workspace", workspace);
     let variables = variables(&mut section);
+    let runner_within = section.duration("runner_within", SHORTEST_WAIT..=LONGEST_WAIT);
     Drill {
         stage: stage.unwrap_or(2),
         schedule,
         by: by.unwrap_or(Keeper::Agent),
         workspace: workspace.unwrap_or_else(|| "drill".to_owned()),
         variables,
+        runner_within: runner_within.unwrap_or(RUNNER_WITHIN),
         to: to(&mut section),
     }
 }

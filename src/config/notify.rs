@@ -13,7 +13,7 @@ mod email;
 pub use email::{Email, MailTls};
 
 /// Names of what can be told.
-pub const EVENTS: [&str; 23] = [
+pub const EVENTS: [&str; 24] = [
     "backup-failed",
     "backup-damaged",
     "rpo-at-risk",
@@ -22,6 +22,7 @@ pub const EVENTS: [&str; 23] = [
     "proof-failed",
     "store-unreachable",
     "verdict-changed",
+    "failover-withheld",
     "operation-begun",
     "commit-point",
     "operation-stopped",
@@ -40,7 +41,7 @@ pub const EVENTS: [&str; 23] = [
 ];
 
 /// Those that somebody has to get up for.
-pub(super) const CRITICAL: [&str; 7] = [
+pub(super) const CRITICAL: [&str; 8] = [
     "rpo-breached",
     "backup-damaged",
     "proof-failed",
@@ -48,6 +49,7 @@ pub(super) const CRITICAL: [&str; 7] = [
     "operation-stopped",
     "drill-result",
     "verdict-changed",
+    "failover-withheld",
 ];
 
 const CHANNEL_KEYS: [&str; 16] = [

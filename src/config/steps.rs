@@ -44,6 +44,8 @@ pub struct Step {
     pub stage: u8,
     pub needs: Vec<String>,
     pub timeout: Duration,
+    /// How long it usually takes, as far as whoever wrote the plan knows; what was measured counts for more.
+    pub usually: Option<Duration>,
     pub at: At,
     /// Whether the operation goes on without it when it failed.
     pub goes_on: bool,
@@ -97,6 +99,27 @@ pub struct Server {
     pub site: Site,
     /// Instead of the host in `[standby]` or `[primary]`; may come from an earlier step.
     pub host: Option<String>,
+    /// Likewise.
+    pub port: Option<String>,
+    pub user: Option<String>,
+    /// `${STEP.OUTPUT}` and nothing else: an output that is sensitive. No password stands in a configuration.
+    pub password: Option<String>,
+    /// Of a fence: writes of everybody are refused besides, where the server lets us. Default: no.
+    pub read_only: bool,
+}
+
+impl Server {
+    /// The database of a site as it is configured.
+    pub fn of(site: Site) -> Self {
+        Self {
+            site,
+            host: None,
+            port: None,
+            user: None,
+            password: None,
+            read_only: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

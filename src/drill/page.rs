@@ -11,7 +11,7 @@ const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:48rem;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;width:100%;font-size:.92rem}\
 td,th{border-bottom:1px solid var(--edge);padding:.3rem .6rem .3rem 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}\
-.verdict{font-size:1.25rem;font-weight:600}.good{color:var(--good)}.bad{color:var(--bad)}code{font-size:.85em;overflow-wrap:anywhere}\
+.steps td:nth-child(-n+4),.steps th{white-space:nowrap;overflow-wrap:normal}.verdict{font-size:1.25rem;font-weight:600}.good{color:var(--good)}.bad{color:var(--bad)}code{font-size:.85em;overflow-wrap:anywhere}\
 svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg .label{text-anchor:end;fill:var(--fg)}svg .value{fill:var(--soft)}\
 svg rect.done,svg circle.done{fill:var(--good)}svg rect.back{fill:var(--back)}svg rect.bad,svg circle.bad{fill:var(--bad)}\
 svg .target{stroke:var(--bad);stroke-dasharray:4 3}svg .line{fill:none;stroke:var(--soft)}footer{color:var(--soft);font-size:.85rem;margin-top:2rem}";
@@ -63,6 +63,9 @@ fn facts(report: &Report) -> Vec<(&'static str, String)> {
             report.journal_entries, report.journal_digest
         ),
     ));
+    if !report.configuration.is_empty() {
+        facts.push(("configuration (SHA-256)", report.configuration.clone()));
+    }
     facts
 }
 
@@ -124,7 +127,7 @@ pub fn html(report: &Report, reports: &[Report]) -> String {
         page.push_str(&format!("<p>{}</p>", escaped(&text)));
     }
     page.push_str(&format!("<h2>Step by step</h2>{}", timeline(report)));
-    page.push_str("<table><tr><th>step</th><th>kind</th><th>result</th><th>took</th><th></th></tr>");
+    page.push_str("<table class=\"steps\"><tr><th>step</th><th>kind</th><th>result</th><th>took</th><th></th></tr>");
     for step in report.steps.iter().chain(&report.clean_up) {
         page.push_str(&format!(
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",

@@ -48,6 +48,9 @@ pub struct Report {
     /// SHA-256 of the last entry of its journal, which chains all before it.
     pub journal_digest: String,
     pub journal_entries: u64,
+    /// SHA-256 of the configuration that it went by, which is kept beside its journal.
+    #[serde(default)]
+    pub configuration: String,
     /// For a disaster today; none while too little is known.
     #[serde(default)]
     pub forecast: Option<Foretold>,
@@ -281,6 +284,7 @@ pub fn report(entries: &[Entry]) -> Option<Report> {
         evidence: evidence(plan, &seen),
         journal_digest: last.encode().1,
         journal_entries: last.number,
+        configuration: facts.get(facts::CONFIGURATION).cloned().unwrap_or_default(),
         forecast: None,
         steps,
     })

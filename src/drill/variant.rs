@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::steps::{Kind, Rehearsed, Site, Step, Terraform};
+use crate::config::steps::{Kind, Rehearsed, Server, Site, Step, Terraform};
 use crate::config::{Config, Endpoint};
 
 /// The configuration that a rehearsal goes by, and what it must stay away from.
@@ -178,7 +178,7 @@ fn isolate(config: &Config, step: &mut Step, makers: &BTreeSet<String>, mistakes
                 );
             }
             if config.drill.to.is_some() {
-                server.host = None;
+                *server = Server::of(server.site);
             } else if !server.host.as_deref().is_some_and(|host| names_any(host, makers)) {
                 wrong(
                     "host",
@@ -304,7 +304,10 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert!(named.contains(&("database", vec!["pocketbank-drill"])), "{named:?}");
+        assert!(
+            named.contains(&("database", vec!["pocketbank-drill-8f3k"])),
+            "{named:?}"
+        );
         assert!(named.contains(&("cluster", vec![])), "{named:?}");
     }
 

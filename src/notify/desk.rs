@@ -24,6 +24,8 @@ const MEMORY: Duration = Duration::from_secs(3600);
 /// A matter is over when it stayed away for this long; doubled each time that it came back, up to the longest.
 const SETTLE: Duration = Duration::from_secs(60);
 const LONGEST_SETTLE: Duration = Duration::from_secs(1800);
+/// Of what somebody gets up for, the end and the next beginning are told sooner.
+const LONGEST_CRITICAL_SETTLE: Duration = Duration::from_secs(300);
 /// Between reminders; the last one goes on.
 const CRITICAL_REMINDERS: [Duration; 4] = [minutes(15), minutes(60), minutes(240), minutes(1440)];
 const OTHER_REMINDERS: [Duration; 2] = [minutes(240), minutes(1440)];
@@ -97,7 +99,10 @@ struct Told {
 impl Matter {
     fn settle(&self) -> Duration {
         let doubled = SETTLE.saturating_mul(1 << self.episodes.saturating_sub(1).min(10));
-        doubled.min(LONGEST_SETTLE)
+        doubled.min(match self.notice.severity {
+            Severity::Critical => LONGEST_CRITICAL_SETTLE,
+            Severity::Warning | Severity::Info => LONGEST_SETTLE,
+        })
     }
 
     /// When a channel that was told this is to be reminded.
@@ -217,6 +222,31 @@ impl Desk {
             matter.changed_at = now;
         }
         is_news
+    }
+
+    /// What another process told the same channels is over, and it cannot say so.
+    pub fn close(&mut self, notice: &Notice, since: Timestamp, now: Timestamp) {
+        if self.matters.contains_key(&notice.key) {
+            self.resolve(&notice.key, now);
+            return;
+        }
+        self.no_later_than(now);
+        for route in self.routes.clone().iter().filter(|route| route.takes(notice)) {
+            self.put(&route.channel, Turn::Resolved, notice, (since.min(now), now), 1);
+        }
+    }
+
+    /// Nobody is told anything more of this, also not that it is over. Whether there was such a thing.
+    pub fn forget(&mut self, key: &str) -> bool {
+        let is_there = self.matters.remove(key).is_some();
+        if is_there {
+            for outbox in self.outboxes.values_mut() {
+                for turn in [Turn::Raised, Turn::Reminder, Turn::Resolved] {
+                    outbox.take_back(key, turn);
+                }
+            }
+        }
+        is_there
     }
 
     /// One channel is told what another process could not tell it.

@@ -1,6 +1,7 @@
 //! Carries out what the desk decides: a task for each channel, so that one that hangs delays no other, and one that keeps what is
 //! known in a file. Whoever announces something never waits: it is noted under a lock that nobody holds for long.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,6 +59,17 @@ impl Announce for Announcer {
         }
     }
 
+    fn close(&self, notice: Notice, since: Timestamp) {
+        self.0.change(|desk, now| desk.close(&notice, since, now));
+    }
+
+    fn forget(&self, key: &str) {
+        let is_news = self.0.desk().forget(key);
+        if is_news {
+            self.0.changed.send_modify(|count| *count += 1);
+        }
+    }
+
     fn going_on(&self) -> Vec<String> {
         let desk = self.0.desk();
         desk.going_on()
@@ -79,11 +91,29 @@ pub struct Dispatcher {
     shared: Arc<Shared>,
     tasks: Mutex<JoinSet<()>>,
     file: Option<PathBuf>,
+    /// Nobody else writes there.
+    _lock: Option<File>,
 }
 
 impl Dispatcher {
     /// With what `file` remembers. A file that cannot be read is begun anew, and that is said.
     pub async fn start(sender: Sender, lines: Vec<Line>, clock: Arc<dyn Clock>, file: Option<PathBuf>) -> Self {
+        let mut held = None;
+        let file = file.filter(|file| match record::lock(file) {
+            Ok(Some(lock)) => {
+                held = Some(lock);
+                true
+            }
+            Ok(None) => {
+                tracing::warn!(
+                    file = %file.display(),
+                    "another planb keeps who was told what there: this one remembers nothing over a restart, and tells the same things"
+                );
+                false
+            }
+            // It may still be written, and if not, that is said then.
+            Err(_) => true,
+        });
         let desk = match &file {
             Some(file) => match record::read(file).await {
                 Ok(desk) => desk.unwrap_or_default(),
@@ -105,6 +135,7 @@ impl Dispatcher {
             }),
             tasks: Mutex::default(),
             file,
+            _lock: held,
         };
         dispatcher.configure(sender, lines);
         dispatcher

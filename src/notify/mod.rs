@@ -25,6 +25,12 @@ pub trait Announce: Send + Sync {
     /// What was raised under this key is over. Nothing happens where nothing was.
     fn resolve(&self, key: &str, at: Timestamp);
 
+    /// It is over, and whoever told that it began is not there to say so: people are told, unless it was raised here.
+    fn close(&self, _: Notice, _since: Timestamp) {}
+
+    /// Somebody else tells how it goes on and that it is over: nobody is told anything more of it from here.
+    fn forget(&self, _key: &str) {}
+
     /// Keys of what was raised and not resolved yet, also before a restart.
     fn going_on(&self) -> Vec<String> {
         Vec::new()

@@ -97,6 +97,10 @@ pub enum What {
         /// Which probes say so, from where.
         why: String,
     },
+    /// The primary is down, and the policy or a rule forbids that a failover begins by itself.
+    FailoverWithheld {
+        why: String,
+    },
     OperationBegun {
         operation: u64,
         /// As it is typed: `planb failover --stage 3`.
@@ -193,6 +197,12 @@ pub mod keys {
     pub const STORE: &str = "store";
     /// The watched primary.
     pub const PRIMARY: &str = "primary";
+    /// That nobody can tell how it is.
+    pub const WATCH: &str = "watch";
+    /// What operators go through.
+    pub const CONTROL: &str = "control-plane";
+    /// That nothing is begun by itself.
+    pub const AUTO: &str = "auto";
     pub const DRILL: &str = "drill";
     pub const DRILL_LEFT: &str = "drill-left";
     pub const DARK_CHECK: &str = "dark-check";
@@ -230,6 +240,7 @@ impl What {
             Self::ProofFailed { .. } => "proof-failed",
             Self::StoreUnreachable { .. } => "store-unreachable",
             Self::VerdictChanged { .. } => "verdict-changed",
+            Self::FailoverWithheld { .. } => "failover-withheld",
             Self::OperationBegun { .. } => "operation-begun",
             Self::CommitPoint { .. } => "commit-point",
             Self::OperationStopped { .. } => "operation-stopped",
@@ -257,7 +268,12 @@ impl What {
             Self::ProofTooOld { .. } => keys::PROOF_AGE.to_owned(),
             Self::ProofFailed { .. } => keys::PROOF.to_owned(),
             Self::StoreUnreachable { .. } => keys::STORE.to_owned(),
-            Self::VerdictChanged { .. } => keys::PRIMARY.to_owned(),
+            Self::VerdictChanged { verdict, .. } => match verdict {
+                Verdict::Healthy | Verdict::Down => keys::PRIMARY.to_owned(),
+                Verdict::Unknown => keys::WATCH.to_owned(),
+                Verdict::ControlDown => keys::CONTROL.to_owned(),
+            },
+            Self::FailoverWithheld { .. } => keys::AUTO.to_owned(),
             Self::OperationStopped { operation, .. } => keys::operation(*operation),
             Self::OperationBegun { operation, .. } => format!("operation-{operation}/begun"),
             Self::CommitPoint { operation, .. } => format!("operation-{operation}/commit-point"),
@@ -283,6 +299,7 @@ impl What {
             | Self::ProofFailed { .. }
             | Self::PendingFence { .. }
             | Self::OperationStopped { .. }
+            | Self::FailoverWithheld { .. }
             | Self::DrillResult { passed: false, .. }
             | Self::VerdictChanged {
                 verdict: Verdict::Down, ..
@@ -326,6 +343,7 @@ impl What {
             | Self::ProofFailed { .. }
             | Self::StoreUnreachable { .. }
             | Self::OperationStopped { .. }
+            | Self::FailoverWithheld { .. }
             | Self::PendingFence { .. }
             | Self::DrillLeft { .. }
             | Self::DarkCheck { .. }

@@ -28,6 +28,7 @@ pub(in crate::notify) fn one_of_each() -> Vec<What> {
         verdict(Verdict::ControlDown),
         verdict(Verdict::Unknown),
         verdict(Verdict::Healthy),
+        What::FailoverWithheld { why: text() },
         What::OperationBegun {
             operation: 7,
             command: "planb failover --stage 3".to_owned(),

@@ -1,5 +1,6 @@
 //! Who was told what, in a file that is replaced as a whole: there is the old one or the new one, never half of either.
 
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -19,9 +20,43 @@ struct Record {
     desk: Desk,
 }
 
-/// In this directory.
-pub fn file(directory: &Path) -> PathBuf {
-    directory.join("notify.json")
+/// In this directory, the agent's, or a watcher's: two processes of one machine never share one.
+pub fn file(directory: &Path, watcher: Option<&str>) -> PathBuf {
+    directory.join(match watcher {
+        None => "notify.json".to_owned(),
+        Some(name) => format!("notify-{name}.json"),
+    })
+}
+
+/// All of them that are there and may be listed.
+pub async fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(mut entries) = tokio::fs::read_dir(directory).await else {
+        return found;
+    };
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("notify") && name.ends_with(".json") {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Held as long as what is returned lives. None: another process has it.
+///
+/// # Errors
+/// Why it could not be tried, in words.
+pub fn lock(file: &Path) -> Result<Option<File>, String> {
+    let beside = file.with_extension("lock");
+    let opened = File::options().create(true).truncate(false).write(true).open(&beside);
+    let opened = opened.map_err(|error| error.kind().to_string())?;
+    match opened.try_lock() {
+        Ok(()) => Ok(Some(opened)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error.kind().to_string()),
+    }
 }
 
 /// None if there is no such file yet.
@@ -78,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_kept_is_read_back_and_what_is_torn_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
-        let file = file(dir.path());
+        let file = file(dir.path(), None);
         assert_eq!(read(&file).await, Ok(None));
         let mut desk = Desk::default();
         let now = jiff::Timestamp::UNIX_EPOCH;
@@ -96,5 +131,20 @@ mod tests {
             1,
             "something was left"
         );
+    }
+
+    #[tokio::test]
+    async fn two_processes_of_one_machine_share_no_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (agent, watcher) = (file(dir.path(), None), file(dir.path(), Some("seoul")));
+        for file in [&agent, &watcher] {
+            write(file, &Desk::default()).await.expect("written");
+        }
+        let held = lock(&agent).expect("tried");
+        assert!(held.is_some() && lock(&watcher).expect("tried").is_some());
+        assert!(lock(&agent).expect("tried").is_none(), "a second agent");
+        drop(held);
+        assert!(lock(&agent).expect("tried").is_some());
+        assert_eq!(files(dir.path()).await, [watcher, agent]);
     }
 }

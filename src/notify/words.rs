@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::notice::{Notice, What};
+use super::notice::{Notice, Verdict, What};
 
 mod en;
 mod ko;
@@ -66,7 +66,11 @@ fn command(what: &What) -> Option<String> {
         What::BackupDamaged { id, .. } => format!("planb verify {id}"),
         What::RpoAtRisk { .. } | What::RpoBreached { .. } => "planb status".to_owned(),
         What::ProofTooOld { .. } | What::ProofFailed { .. } => "planb verify --restore-to standby".to_owned(),
-        What::VerdictChanged { .. } => "planb failover --stage 3 --plan".to_owned(),
+        What::VerdictChanged {
+            verdict: Verdict::Down, ..
+        }
+        | What::FailoverWithheld { .. } => "planb failover --stage 3 --plan".to_owned(),
+        What::VerdictChanged { .. } => "planb watch --once".to_owned(),
         What::OperationBegun { .. } | What::CommitPoint { .. } => "planb status --follow".to_owned(),
         What::StepBegan { .. } | What::StepEnded { .. } | What::StepFailed { .. } => "planb status --follow".to_owned(),
         What::OperationStopped { command, .. } => format!("{} --resume", base(command)),

@@ -47,17 +47,29 @@ pub struct Task {
     pub standing: super::state::Standing,
     /// Fires when it must stop: its time is up, somebody stopped the command, or the lease is lost.
     pub cancel: CancellationToken,
-    right: Arc<dyn Right>,
+    right: Option<Arc<dyn Right>>,
 }
 
 impl Task {
+    /// Of no operation that goes on: a pending fence is raised by whoever can.
+    pub fn outside(step: Step, operation: Operation, standing: super::state::Standing) -> Self {
+        Self {
+            step,
+            operation,
+            standing,
+            cancel: CancellationToken::new(),
+            right: None,
+        }
+    }
+
     /// For the moment before a deed that whoever acts by now would not want: a machine that slept does not know yet that its lease
     /// is lost, and only the store can tell.
     ///
     /// # Errors
     /// This process may not act any more, or not as far as it can know.
     pub async fn confirm(&self) -> Result<(), StepError> {
-        match self.right.confirm().await {
+        let Some(right) = &self.right else { return Ok(()) };
+        match right.confirm().await {
             true => Ok(()),
             false => Err(StepError::passing(
                 "the lease is lost, or cannot be confirmed: nothing was done, since somebody else may be at work",
@@ -417,7 +429,7 @@ impl Engine {
             operation,
             standing: position.state.standing.clone(),
             cancel: cancel.clone(),
-            right: Arc::clone(&self.right),
+            right: Some(Arc::clone(&self.right)),
         };
         let handle = tasks.set.spawn({
             let name = name.clone();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::event::Ended;
 use super::operation::Operation;
-use super::plan::{OnFailure, Place, Step};
+use super::plan::{Aim, OnFailure, Place, Step};
 use super::rules::Rule;
 use super::state::{Progress, State};
 
@@ -150,9 +150,14 @@ fn back(operation: &Operation, here: Place, run: &str, now: Timestamp) -> Next {
     let mut wait = Vec::new();
     let mut is_left = false;
     let mut failed = Vec::new();
+    let is_drill = matches!(operation.aim, Aim::Drill { .. });
     for step in operation.plan.steps.iter().rev() {
         let name = &step.name;
         if !operation.is_to_take_back(name) {
+            // In a rehearsal, what another place does goes with what is taken back here: a machine that is gone keeps nothing standing.
+            if is_drill && step.at != here {
+                continue;
+            }
             // What is at work must come to rest even where nothing takes it back.
             if let Progress::Running {
                 run: of,

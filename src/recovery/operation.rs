@@ -61,6 +61,11 @@ impl Operation {
             || self.plan.step(step).is_some_and(|step| self.is_gone_without(step))
     }
 
+    /// Whether the step made something, as far as anybody knows; not where all was found as it should be.
+    pub fn has_made(&self, step: &str) -> bool {
+        self.made.contains(step)
+    }
+
     fn has_skipped(&self, step: &str) -> bool {
         let skipped = rules::skip(step);
         self.accepted.iter().any(|accepted| accepted.rule == skipped)

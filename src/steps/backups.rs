@@ -128,7 +128,7 @@ impl Executor {
         let settings = self
             .settings(server.site)
             .ok_or_else(|| StepError::permanent(format!("the configuration has no [{site}] to take a backup of")))?;
-        let address = self.address(task, server).await?;
+        let address = Box::pin(self.address(task, server)).await?;
         config.source = Source {
             endpoint: Endpoint::Address {
                 host: address.host,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::values::Rendered;
 use super::{Executor, db_error};
 use crate::backup::archive::Archive;
 use crate::backup::verify;
@@ -20,23 +21,51 @@ use crate::restore::logins::{self, Login};
 use crate::restore::plan::{Plan, Wish};
 use crate::restore::run::{Observer, Restore, Restored};
 use crate::restore::{RestoreError, events, target};
+use crate::secret::Secret;
 
 /// Sessions that load, and then compare, at once.
 pub(super) const SESSIONS: usize = 4;
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 
+/// What a step says of a database beside what is configured.
+#[derive(Default)]
+pub(super) struct Instead {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+}
+
 impl Executor {
     /// Where a site's database is, password in hand.
     pub(super) async fn address(&self, task: &Task, server: &Server) -> Result<Address, StepError> {
-        let host = match &server.host {
-            Some(host) => Some(self.render(host, task).await?.plain("host")?),
-            None => None,
-        };
-        self.address_of(server.site, host).await
+        let mut instead = Instead::default();
+        if let Some(host) = &server.host {
+            instead.host = Some(self.render(host, task).await?.plain("host")?);
+        }
+        if let Some(port) = &server.port {
+            let text = self.render(port, task).await?.plain("port")?;
+            let port = text.parse::<u16>().ok().filter(|port| *port > 0);
+            instead.port = Some(port.ok_or_else(|| StepError::permanent(format!("port = \"{text}\" is no port")))?);
+        }
+        if let Some(user) = &server.user {
+            instead.user = Some(self.render(user, task).await?.plain("user")?);
+        }
+        if let Some(password) = &server.password {
+            instead.password = match self.render(password, task).await? {
+                Rendered::Sensitive(secret) => Some(secret),
+                Rendered::Plain(_) => {
+                    return Err(StepError::permanent(format!(
+                        "password = \"{password}\": that output is not sensitive, so it stands in the journal for all to read; write \
+                         sensitive = true at it in Terraform, and give the account another password"
+                    )));
+                }
+            };
+        }
+        self.address_of(server.site, instead).await
     }
 
-    /// `host`: instead of the configured one.
-    pub(super) async fn address_of(&self, site: Site, host: Option<String>) -> Result<Address, StepError> {
+    pub(super) async fn address_of(&self, site: Site, instead: Instead) -> Result<Address, StepError> {
         let (settings, section) = match site {
             Site::Primary => (&self.config.primary, "[primary]"),
             Site::Standby => (&self.config.standby, "[standby]"),
@@ -46,11 +75,11 @@ impl Executor {
                 "the configuration has no {section}: it says where that database is, and as whom to write to it"
             )));
         };
-        let host = host.unwrap_or_else(|| settings.host.clone());
-        if self.avoid.is_real(&host, settings.port) {
+        let host = instead.host.unwrap_or_else(|| settings.host.clone());
+        let port = instead.port.unwrap_or(settings.port);
+        if self.avoid.is_real(&host, port) {
             return Err(StepError::permanent(format!(
-                "{host}:{} is a database of the real thing, which a rehearsal does not touch: give it a server of its own",
-                settings.port
+                "{host}:{port} is a database of the real thing, which a rehearsal does not touch: give it a server of its own"
             )));
         }
         let tls_ca = match &settings.tls_ca {
@@ -61,11 +90,15 @@ impl Executor {
             ),
             None => None,
         };
+        let password = match instead.password {
+            Some(password) => password,
+            None => self.secret(&settings.password, &format!("{section} password")).await?,
+        };
         Ok(Address {
             host,
-            port: settings.port,
-            user: settings.user.clone(),
-            password: self.secret(&settings.password, &format!("{section} password")).await?,
+            port,
+            user: instead.user.unwrap_or_else(|| settings.user.clone()),
+            password,
             token_login: false,
             tls: settings.tls,
             tls_ca,

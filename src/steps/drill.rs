@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::database::{SESSIONS, restore_error, set_locked};
 use super::terraform::failed;
-use super::{Executor, db_error, plan};
+use super::{Executor, db_error, plan, store_error};
+use crate::backup::claim;
 use crate::backup::lease;
 use crate::backup::ledger as proofs;
 use crate::backup::proof::{By, Level};
@@ -15,6 +16,7 @@ use crate::dump::literal::string;
 use crate::mysql::{Address, Session};
 use crate::recovery::engine::{StepError, Task};
 use crate::recovery::event::Outcome;
+use crate::recovery::journal::Journal;
 use crate::recovery::plan::{Role, Step};
 use crate::recovery::state::Progress as Standing;
 use crate::restore::accounts::Account;
@@ -77,7 +79,18 @@ impl Executor {
         match &self.written(task)?.kind {
             Kind::Terraform(terraform) => self.untake_terraform(task, terraform).await,
             Kind::Restore(server) => self.unrehearse_restore(task, server).await,
-            Kind::Command(command) if !command.undo.is_empty() => self.undo_command(task, command).await,
+            // One that means anything for what serves is never rehearsed, so there is nothing of it to undo, whatever the plan says by now.
+            Kind::Command(command) if !command.undo.is_empty() && command.means.is_none() => {
+                if !task.operation.has_made(&task.step.name) {
+                    return Ok("it was so before".to_owned());
+                }
+                // The machine that was started for a rehearsal is the one that the failover needs.
+                let journal = Journal::new(Arc::clone(&self.control), &claim::key(&self.config.store.prefix));
+                if journal.known().await.map_err(store_error)?.is_open {
+                    return Ok("left as it is: a failover or failback was begun, which may need it".to_owned());
+                }
+                self.undo_command(task, command).await
+            }
             _ => Ok("nothing of it stays".to_owned()),
         }
     }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::database::Instead;
 use super::{Executor, plan};
-use crate::config::steps::{self, Server};
+use crate::config::steps::{self, Kind, Server};
 use crate::fence::{Change, Credentials, Fence, FenceError, Held, Pattern, Raised, Verdict};
 use crate::mysql::Address;
 use crate::recovery::engine::{StepError, Task};
 use crate::recovery::event::{Outcome, Proof};
+use crate::recovery::operation::Operation;
 use crate::recovery::plan::Site;
 use crate::recovery::state::Standing;
 
@@ -23,7 +25,9 @@ fn changes(site: Site) -> String {
 
 impl Executor {
     pub(super) async fn fence(&self, task: &Task, server: &Server) -> Result<Outcome, StepError> {
-        let fence = self.fence_of(self.address(task, server).await?).await?;
+        let fence = self
+            .fence_of(self.address(task, server).await?, server.read_only)
+            .await?;
         let remembered = remembered(task, server);
         let told = |text: &str| self.tell.tell(&task.step.name, text);
         let raised = tokio::select! {
@@ -53,7 +57,7 @@ impl Executor {
 
     /// Takes back what a fence changed at the site, in whichever operation that was.
     pub(super) async fn lift(&self, task: &Task, server: &Server) -> Result<String, StepError> {
-        let fence = self.fence_of(self.address(task, server).await?).await?;
+        let fence = self.fence_of(self.address(task, server).await?, false).await?;
         let told = |text: &str| self.tell.tell(&task.step.name, text);
         task.confirm().await?;
         let lifted = fence
@@ -66,18 +70,41 @@ impl Executor {
         })
     }
 
-    /// Raises a pending fence again, from outside any operation.
+    /// Raises a pending fence again, from outside any operation: as the plan's own step does, or, where no step fences that site, as
+    /// the configuration has its database.
     ///
     /// # Errors
     /// Why it could not be tried, or is still not proven.
-    pub async fn fence_again(&self, site: Site, standing: &Standing, operation: u64) -> Result<(), StepError> {
-        let written = match site {
-            Site::Primary => steps::Site::Primary,
-            Site::Standby => steps::Site::Standby,
+    pub async fn fence_again(&self, site: Site, standing: &Standing, operation: &Operation) -> Result<(), StepError> {
+        let steps = self.config.failover_steps.iter().chain(&self.config.failback_steps);
+        let written = steps.clone().find(|step| plan::fences(&step.kind) == Some(site));
+        let task = written.and_then(|written| {
+            let step = plan::plan(std::slice::from_ref(written)).steps.pop()?;
+            Some(Task::outside(step, operation.clone(), standing.clone()))
+        });
+        let server = match written.map(|written| &written.kind).zip(task.as_ref()) {
+            Some((Kind::Command(command), task)) => {
+                let outcome = self.command(task, command).await?;
+                return match outcome.proof {
+                    Some(Proof::Proven) => Ok(()),
+                    _ => Err(StepError::passing(match outcome.note.is_empty() {
+                        true => format!("{} says that nobody can tell", command.program.display()),
+                        false => outcome.note,
+                    })),
+                };
+            }
+            Some((Kind::Fence(server), task)) => (self.address(task, server).await?, server.read_only),
+            _ => {
+                let written = match site {
+                    Site::Primary => steps::Site::Primary,
+                    Site::Standby => steps::Site::Standby,
+                };
+                (self.address_of(written, Instead::default()).await?, false)
+            }
         };
-        let fence = self.fence_of(self.address_of(written, None).await?).await?;
+        let fence = self.fence_of(server.0, server.1).await?;
         let raised = fence
-            .raise(operation, &kept(standing, site), &|_| {})
+            .raise(operation.number, &kept(standing, site), &|_| {})
             .await
             .map_err(fence_error)?;
         match raised.verdict() {
@@ -86,7 +113,7 @@ impl Executor {
         }
     }
 
-    async fn fence_of(&self, address: Address) -> Result<Fence, StepError> {
+    async fn fence_of(&self, address: Address, read_only: bool) -> Result<Fence, StepError> {
         let mut accounts = Vec::new();
         let mut try_as = Vec::new();
         for account in self.application().await? {
@@ -104,7 +131,7 @@ impl Executor {
                  command step",
             ));
         }
-        let mut spared = vec![self.config.source.user.clone()];
+        let mut spared = vec![self.config.source.user.clone(), address.user.clone()];
         spared.extend(
             [&self.config.primary, &self.config.standby]
                 .into_iter()
@@ -116,7 +143,7 @@ impl Executor {
             accounts,
             spared,
             try_as,
-            read_only: false,
+            read_only,
             patience: PATIENCE,
         })
     }

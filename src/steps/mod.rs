@@ -162,7 +162,8 @@ impl Executor {
     }
 
     async fn render(&self, text: &str, task: &Task) -> Result<Rendered, StepError> {
-        render(text, task, &self.sensitive(text, task).await?)
+        // Boxed: it may run Terraform, and every step that holds a text would carry all of that in its own future.
+        render(text, task, &Box::pin(self.sensitive(text, task)).await?)
     }
 
     /// Every backup with what was found out about it, newest first.

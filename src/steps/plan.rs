@@ -1,8 +1,10 @@
 //! From the configured steps to the plan that is decided on: what each kind means for the safety of the data. Pure.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
-use crate::config::steps::{At, Kind, Means, Site as Configured, Step as Written};
+use crate::config::steps::{At, Kind, Means, Server, Site as Configured, Step as Written, Terraform};
 use crate::recovery::plan::{Aim, Mistake, OnFailure, Place, Plan, Role, Site, Step};
 
 pub fn site(site: Configured) -> Site {
@@ -19,19 +21,35 @@ pub fn plan(steps: &[Written]) -> Plan {
     }
 }
 
-/// The steps of a rehearsal: none means anything for who serves, all are done by who began it, and whatever was begun is taken back.
+/// The steps of a rehearsal: none means anything for who serves, each is done where it is done at night, and whatever was begun is taken back.
 pub fn rehearsal(steps: &[Written]) -> Plan {
     let mut plan = plan(steps);
+    // What the runner did on a server that the rehearsal makes goes with that server: nobody waits for a machine that may be gone.
+    let goes = |step: &&Written| match &step.kind {
+        Kind::Restore(server) | Kind::Verify(server) | Kind::Accounts(server) | Kind::Open(server) => {
+            step.at == At::Runner && is_made(&plan, &step.name, server)
+        }
+        _ => false,
+    };
+    let going: Vec<String> = steps.iter().filter(goes).map(|step| step.name.clone()).collect();
     for step in &mut plan.steps {
         if !matches!(step.role, Role::Restore(_) | Role::Verify(_)) {
             step.role = Role::Work;
         }
-        step.at = Place::Operator;
-        step.takes_back = true;
+        step.takes_back = !going.contains(&step.name);
         // Whoever takes over a rehearsal does so to clear it away.
         step.guards_itself = true;
     }
     plan
+}
+
+/// Whether a step of Terraform's before this one makes the very server.
+fn is_made(plan: &Plan, step: &str, server: &Server) -> bool {
+    let makes = |name: &str| {
+        let host = server.host.as_deref().unwrap_or_default();
+        plan.step(name).is_some_and(|step| step.kind == "terraform") && host.contains(&format!("${{{name}."))
+    };
+    plan.before(step).into_iter().any(makes)
 }
 
 /// What is wrong with the configured steps; empty where there are none.
@@ -49,6 +67,52 @@ pub fn mistakes(failover: &[Written], failback: &[Written]) -> Vec<(&'static str
     };
     let mut mistakes = told("failover_steps", failover, Site::Standby);
     mistakes.extend(told("failback_steps", failback, Site::Primary));
+    for (list, steps) in [("failover_steps", failover), ("failback_steps", failback)] {
+        mistakes.extend(
+            destroys_what_stands_always(steps, failover)
+                .into_iter()
+                .map(|mistake| (list, mistake)),
+        );
+    }
+    mistakes
+}
+
+/// Stage 1 and the backups in it are never destroyed: not by another step that names its root, or its state, either.
+fn destroys_what_stands_always(steps: &[Written], failover: &[Written]) -> Vec<Mistake> {
+    let stands_always: Vec<(&str, &Terraform)> = failover
+        .iter()
+        .filter(|step| step.stage == 1)
+        .filter_map(|step| match &step.kind {
+            Kind::Terraform(terraform) if !terraform.destroys => Some((step.name.as_str(), terraform)),
+            _ => None,
+        })
+        .collect();
+    let mut mistakes = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        let Kind::Terraform(terraform) = &step.kind else {
+            continue;
+        };
+        if !terraform.destroys {
+            continue;
+        }
+        for (name, other) in &stands_always {
+            let sorted = |terraform: &Terraform| terraform.backend.iter().cloned().collect::<BTreeSet<_>>();
+            let key = if terraform.dir == other.dir {
+                "dir"
+            } else if !terraform.backend.is_empty() && sorted(terraform) == sorted(other) {
+                "backend"
+            } else {
+                continue;
+            };
+            mistakes.push(Mistake {
+                step: at,
+                key,
+                message: format!(
+                    "is that of step {name}, which stands always, with the backups in it: it is never destroyed"
+                ),
+            });
+        }
+    }
     mistakes
 }
 
@@ -83,6 +147,24 @@ fn mistakes_of(steps: &[Written], towards: Site) -> Vec<Mistake> {
                     "is missing: a fence must be taken back where the operation is abandoned".to_owned(),
                 );
             }
+            _ if role(&step.kind) == Role::Destroy && towards == Site::Primary => {
+                let before = plan.before(&step.name);
+                let home: Vec<&Step> = plan.with_role(|role| role == Role::Traffic(towards)).collect();
+                let is_soak = |other: &&Written| {
+                    let seen = plan.before(&other.name);
+                    matches!(other.kind, Kind::Manual { .. })
+                        && before.contains(other.name.as_str())
+                        && home.iter().all(|traffic| seen.contains(traffic.name.as_str()))
+                };
+                if !steps.iter().any(|other| is_soak(&other)) {
+                    wrong(
+                        "needs",
+                        "must hold a step of kind \"manual\" that comes after the traffic home: what is destroyed does not come back, so \
+                         somebody watches the service first, and says so"
+                            .to_owned(),
+                    );
+                }
+            }
             _ => {}
         }
     }
@@ -93,6 +175,11 @@ fn mistakes_of(steps: &[Written], towards: Site) -> Vec<Mistake> {
 pub fn digest(steps: &[Written], plan: &Plan) -> String {
     let mut hash = Sha256::new();
     for step in steps.iter().filter(|step| plan.step(&step.name).is_some()) {
+        // How long it usually takes may be learnt meanwhile.
+        let step = Written {
+            usually: None,
+            ..step.clone()
+        };
         // References to secrets print as references; secrets themselves are nowhere in it.
         hash.update(format!("{step:?}\n"));
     }
@@ -129,6 +216,14 @@ fn step(step: &Written) -> Step {
         retries: step.retries,
         takes_back: takes_back(step),
         guards_itself: guards_itself(&step.kind),
+    }
+}
+
+/// The site that a step fences, by whatever means.
+pub fn fences(kind: &Kind) -> Option<Site> {
+    match role(kind) {
+        Role::Fence(site) => Some(site),
+        _ => None,
     }
 }
 
@@ -228,5 +323,34 @@ fn guards_itself(kind: &Kind) -> bool {
         // Whoever wakes up late would lock the application out of a site that serves by then.
         Kind::Accounts(_) => false,
         Kind::Fence(_) | Kind::Unfence(_) | Kind::Traffic(_) | Kind::Command(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_rehearsal_is_done_where_the_night_is_and_what_goes_with_its_server_keeps_nobody_waiting() {
+        let text = include_str!("../../config/recovery.toml");
+        let config = Config::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        let plan = rehearsal(&config.failover_steps);
+        let told = |name: &str| plan.step(name).map(|step| (step.at, step.takes_back));
+        assert_eq!(told("database"), Some((Place::Operator, true)));
+        for name in ["restore", "compare", "accounts", "open"] {
+            assert_eq!(told(name), Some((Place::Runner, false)), "{name}: its server goes");
+        }
+        // A server that stands anyway keeps what nobody takes off it.
+        let text = text.replace("host = \"${database.host}\"\n", "");
+        let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let plan = rehearsal(&config.failover_steps);
+        let told = |name: &str| plan.step(name).map(|step| (step.at, step.takes_back));
+        assert_eq!(told("restore"), Some((Place::Runner, true)));
+        // The operator's own is taken back in its turn, also on a server that goes.
+        let text = include_str!("../../config/recovery.toml").replace("at = \"runner\"\n", "");
+        let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let plan = rehearsal(&config.failover_steps);
+        assert_eq!(plan.step("restore").map(|step| step.takes_back), Some(true));
     }
 }

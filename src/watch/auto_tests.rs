@@ -46,6 +46,8 @@ fn ruling(verdict: Health) -> Ruling {
         before: None,
         by: "w0".to_owned(),
         run: "1f".to_owned(),
+        ends: None,
+        is_closed: false,
         evidence: Vec::new(),
     }
 }

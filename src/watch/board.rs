@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::auto::Shot;
+use super::concern::Concerns;
 use super::quorum::{Found, Observation};
 use super::verdict::Ruling;
 use crate::store::{BlobStore, Condition, ETag, StoreError};
@@ -26,6 +27,12 @@ pub struct Board {
     prefix: String,
 }
 
+/// Of a blob that is replaced while it is read.
+const TRIES: u32 = 3;
+
+/// What was read, or why it cannot be.
+type Gotten<T> = (Option<Result<T, String>>, Condition);
+
 /// What was read, and which version it is. Without: nothing is there.
 pub type Versioned<T> = (Option<T>, Condition);
 
@@ -39,6 +46,9 @@ pub struct Refrained {
     pub names: Vec<String>,
     pub texts: Vec<String>,
     pub run: String,
+    /// The watcher that tells it.
+    #[serde(default)]
+    pub by: String,
 }
 
 impl Board {
@@ -147,30 +157,57 @@ impl Board {
         self.swap("refrained", refrained, was).await
     }
 
+    /// # Errors
+    /// The store's.
+    pub async fn concerns(&self) -> Result<Versioned<Concerns>, StoreError> {
+        self.shared("concerns").await
+    }
+
+    /// As [`set_ruling`](Self::set_ruling).
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn set_concerns(&self, concerns: &Concerns, was: Condition) -> Result<bool, StoreError> {
+        self.swap("concerns", concerns, was).await
+    }
+
     async fn shared<T: DeserializeOwned>(&self, name: &str) -> Result<Versioned<T>, StoreError> {
         let (value, condition) = self.get(&format!("{}{name}.json", self.prefix)).await?;
         Ok((value.and_then(Result::ok), condition))
     }
 
-    async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<(Option<Result<T, String>>, Condition), StoreError> {
+    /// Watchers go at the same pace: whoever reads while another writes might do so in every round.
+    async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Gotten<T>, StoreError> {
+        for _ in 1..TRIES {
+            if let Some(found) = self.get_once(name).await? {
+                return Ok(found);
+            }
+        }
+        let found = self.get_once(name).await?;
+        Ok(found.unwrap_or_else(|| {
+            (
+                Some(Err("it is being replaced again and again".to_owned())),
+                Condition::Absent,
+            )
+        }))
+    }
+
+    /// None: it was replaced between the two requests.
+    async fn get_once<T: DeserializeOwned>(&self, name: &str) -> Result<Option<Gotten<T>>, StoreError> {
         let Some(blob) = self.store.properties(name).await? else {
-            return Ok((None, Condition::Absent));
+            return Ok(Some((None, Condition::Absent)));
         };
         let etag: ETag = blob.etag;
         if blob.size_bytes > LARGEST_BYTES {
             let why = format!("{} bytes are too many", blob.size_bytes);
-            return Ok((Some(Err(why)), Condition::Matches(etag)));
+            return Ok(Some((Some(Err(why)), Condition::Matches(etag))));
         }
         match self.store.read(name, 0..blob.size_bytes, Some(&etag)).await {
             Ok(bytes) => {
                 let value = serde_json::from_slice(&bytes).map_err(|error| format!("it cannot be read ({error})"));
-                Ok((Some(value), Condition::Matches(etag)))
+                Ok(Some((Some(value), Condition::Matches(etag))))
             }
-            // Replaced in between: it is read with the next look.
-            Err(StoreError::Changed { .. } | StoreError::NotFound { .. }) => Ok((
-                Some(Err("it was just being replaced".to_owned())),
-                Condition::Matches(etag),
-            )),
+            Err(StoreError::Changed { .. } | StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

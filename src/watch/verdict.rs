@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::concern::is_away;
 use super::quorum::Tally;
 
 /// What one try told.
@@ -193,6 +194,12 @@ pub struct Ruling {
     /// The watcher that wrote it down, and its run.
     pub by: String,
     pub run: String,
+    /// Of what was before: the watcher that told it, if people were told.
+    #[serde(default)]
+    pub ends: Option<String>,
+    /// That watcher was not there to say that it is over: another one has.
+    #[serde(default)]
+    pub is_closed: bool,
     /// What the watchers saw, a line each.
     pub evidence: Vec<String>,
 }
@@ -228,6 +235,9 @@ pub fn rule(
             return None;
         }
     }
+    let ends = current
+        .filter(|current| current.verdict == Health::Unhealthy)
+        .map(|current| current.by.clone());
     Some(Ruling {
         v: 1,
         number: current.map_or(0, |current| current.number) + 1,
@@ -236,6 +246,8 @@ pub fn rule(
         before: current.map(|current| current.since),
         by: by.to_owned(),
         run: run.to_owned(),
+        is_closed: ends.as_ref().is_some_and(|told_by| is_away(told_by, tally)),
+        ends,
         evidence: tally.lines(now),
     })
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auto::Shot;
 use super::board::Board;
+use super::concern::{self, Concerns, Lasted};
 use super::probe::{Ask, Spec};
 use super::quorum::{Observation, Tally, tally};
 use super::verdict::{Health, History, Outcome, Plane, Ruling, Seen, of_plane, rule};
@@ -38,8 +39,18 @@ pub struct View {
     pub tally: Tally,
     pub ruling: Option<Ruling>,
     pub shot: Option<Shot>,
+    /// None: they could not be read yet.
+    pub concerns: Option<Concerns>,
+    /// This watcher wrote the ruling, or the concerns, with this round.
+    pub wrote: Wrote,
     /// How long the tally has said unhealthy without a break, by this machine's monotonic clock.
     pub down_for: Duration,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wrote {
+    pub ruling: bool,
+    pub concerns: bool,
 }
 
 /// Told what the watchers found together; each thing by one of them. Never blocks, never fails.
@@ -47,7 +58,7 @@ pub trait Herald: Send + Sync {
     fn ruled(&self, ruling: &Ruling);
 
     /// After each round.
-    fn looked(&self, _view: &View) {}
+    fn looked(&self, _: &View) {}
 }
 
 /// Acts where nobody needs to be asked.
@@ -120,6 +131,9 @@ impl Watcher {
             sequence: 0,
             clocks: None,
             down_since: None,
+            blind_since: None,
+            control_since: None,
+            concerns: None,
             unreachable: None,
             rounds: JoinSet::new(),
             acting: JoinSet::new(),
@@ -161,6 +175,10 @@ struct Watching<'a> {
     sequence: u64,
     clocks: Option<Clocks>,
     down_since: Option<Instant>,
+    blind_since: Option<Instant>,
+    control_since: Option<Instant>,
+    /// As read last.
+    concerns: Option<Concerns>,
     /// Since when the store does not answer, and when that was last told.
     unreachable: Option<(Instant, Instant)>,
     /// One at a time.
@@ -237,6 +255,11 @@ impl Watching<'_> {
             configured: settings.configured.clone(),
             stale_after: settings.stale_after,
             cool_down: settings.cool_down,
+            lasted: Lasted {
+                blind: self.blind_since.map(|since| since.elapsed()),
+                control: self.control_since.map(|since| since.elapsed()),
+            },
+            concerns: self.concerns.clone(),
             board: self.watcher.board.clone(),
             herald: Arc::clone(&self.watcher.herald),
         };
@@ -260,14 +283,20 @@ impl Watching<'_> {
                 tracing::warn!("this machine slept, or the store's clock was set: what was seen before is forgotten");
                 self.histories.fill(History::default());
                 self.clocks = None;
-                self.down_since = None;
+                self.since_nothing();
                 self.round();
             }
             Some((_, Looked::Failed(error))) => {
                 // Nobody knows what the others see.
-                self.down_since = None;
+                self.since_nothing();
+                // Others may have changed them meanwhile.
+                self.concerns = None;
                 let now = Instant::now();
                 let (since, told) = self.unreachable.unwrap_or((now, now));
+                if since.elapsed() >= self.watcher.settings.stale_after {
+                    // Whoever does not reach the store may not reach anything: no vote is made of that once it does.
+                    self.histories.fill(History::default());
+                }
                 let is_told = self.unreachable.is_some() && now.saturating_duration_since(told) < TELL_AGAIN;
                 self.unreachable = Some((since, if is_told { told } else { now }));
                 if !is_told {
@@ -279,6 +308,10 @@ impl Watching<'_> {
             }
             None => tracing::error!("a defect ended a round"),
         }
+    }
+
+    fn since_nothing(&mut self) {
+        (self.down_since, self.blind_since, self.control_since) = (None, None, None);
     }
 
     fn viewed(&mut self, mut view: View, seen_at: Instant, cancel: &CancellationToken) {
@@ -294,6 +327,13 @@ impl Watching<'_> {
         } else {
             self.down_since = None;
         }
+        let since = |is_so: bool, since: &mut Option<Instant>| match is_so {
+            true => _ = since.get_or_insert(seen_at),
+            false => *since = None,
+        };
+        since(concern::is_blind(&view.tally), &mut self.blind_since);
+        since(concern::is_control_down(&view.tally), &mut self.control_since);
+        self.concerns.clone_from(&view.concerns);
         self.watcher.herald.looked(&view);
         if let Some(deputy) = &self.watcher.deputy
             && self.acting.is_empty()
@@ -313,6 +353,8 @@ struct Round {
     configured: Vec<String>,
     stale_after: Duration,
     cool_down: Duration,
+    lasted: Lasted,
+    concerns: Option<Concerns>,
     board: Board,
     herald: Arc<dyn Herald>,
 }
@@ -350,11 +392,17 @@ impl Round {
         );
         let (by, run) = (&self.observation.watcher, &self.observation.run);
         let next = rule(ruling.as_ref(), &tally, now, self.cool_down, by, run);
+        let (concerns, wrote) = self.concerns(&tally, now).await;
+        let mut wrote = Wrote {
+            ruling: false,
+            concerns: wrote,
+        };
         let ruling = match next {
             Some(next) if self.board.set_ruling(&next, was).await? => {
                 if next.is_news() {
                     self.herald.ruled(&next);
                 }
+                wrote.ruling = true;
                 Some(next)
             }
             // Somebody else was faster: read with the next round.
@@ -365,8 +413,30 @@ impl Round {
             tally,
             ruling,
             shot,
+            concerns,
+            wrote,
             down_for: Duration::ZERO,
         })))
+    }
+
+    /// As they are now, and whether this watcher wrote them. They are read only where there may be any.
+    async fn concerns(&self, tally: &Tally, now: Timestamp) -> (Option<Concerns>, bool) {
+        let is_due = self.concerns.as_ref().is_none_or(Concerns::any);
+        if !is_due && !concern::is_blind(tally) && !concern::is_control_down(tally) {
+            return (self.concerns.clone(), false);
+        }
+        let looked = async {
+            let (current, was) = self.board.concerns().await?;
+            let current = current.unwrap_or_default();
+            let (by, run) = (&self.observation.watcher, &self.observation.run);
+            match concern::next(&current, tally, self.lasted, now, by, run) {
+                Some(next) if self.board.set_concerns(&next, was).await? => Ok((Some(next), true)),
+                // Somebody else was faster: read with the next round.
+                Some(_) | None => Ok::<_, StoreError>((Some(current), false)),
+            }
+        };
+        // A vote must not hang on them.
+        looked.await.unwrap_or((self.concerns.clone(), false))
     }
 }
 

@@ -136,13 +136,20 @@ args = ["primary"]
 needs = ["open-primary"]
 
 [[failback_steps]]
+name = "soak"
+stage = 3
+kind = "manual"
+text = "Watch the service, and say what you saw."
+needs = ["traffic-home"]
+
+[[failback_steps]]
 name = "destroy"
 stage = 3
 kind = "command"
 means = "destroy"
 program = "DIR/cluster"
 args = ["down"]
-needs = ["traffic-home", "open-primary"]
+needs = ["traffic-home", "open-primary", "soak"]
 
 [[failback_steps]]
 name = "lift"
@@ -254,6 +261,12 @@ impl Lab {
         let mut text = String::new();
         read(&self.planb.store().join("control"), &mut text);
         text
+    }
+
+    /// Whether the cluster was ever told so.
+    pub fn ran(&self, what: &str) -> bool {
+        let told = std::fs::read_to_string(self.planb.path().join("cluster.log")).unwrap_or_default();
+        told.lines().any(|line| line == what)
     }
 
     pub fn app(&self, server: &Server, sql: &str) -> Result<String, String> {

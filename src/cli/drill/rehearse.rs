@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::origin::{self, Origin};
 use super::{Of, Wanted, What, isolated, kept};
 use crate::backup::claim;
@@ -17,6 +15,7 @@ use crate::cli::screen::Screen;
 use crate::cli::tell::Teller;
 use crate::cli::{Common, backup, open, present};
 use crate::config::Config;
+use crate::drill::absent::awaited;
 use crate::drill::moment::{Moment, draw};
 use crate::drill::report::{Report, facts, report};
 use crate::drill::variant::{Variant, in_earnest, of_begun, real};
@@ -45,19 +44,20 @@ pub async fn rehearse(common: &Common, wanted: Wanted) -> Result<Vec<Report>, Fa
         What::Rehearse { stage, .. } => Some(isolated(&config, stage)?),
         What::Clean | What::Resume => None,
     };
-    let rehearsing = Rehearsing {
-        avoid: Avoid::default(),
-        stop: CancellationToken::new(),
-    };
-    let mut desk = Desk::of_drill(common, config.clone(), wanted.by.clone(), rehearsing).await?;
-    desk.take_lease(matches!(wanted.what, What::Clean | What::Resume))
-        .await?;
-    let today = Today {
-        text,
-        avoid: avoid(&desk, &config).await,
-        config,
-        variant,
-    };
+    let (mut desk, today) = unless_stopped(&wanted.of, async {
+        let mut desk = Desk::of_drill(common, config.clone(), wanted.by.clone(), Place::Operator).await?;
+        desk.take_lease(matches!(wanted.what, What::Clean | What::Resume))
+            .await?;
+        let avoid = avoid(&desk, &config).await;
+        let today = Today {
+            text,
+            avoid,
+            config,
+            variant,
+        };
+        Ok((desk, today))
+    })
+    .await?;
     let done = at_the_desk(&mut desk, &today, &wanted).await;
     desk.give_lease_back().await;
     if let Ok(reports) = &done {
@@ -72,6 +72,20 @@ pub async fn rehearse(common: &Common, wanted: Wanted) -> Result<Vec<Report>, Fa
         }
     }
     done
+}
+
+/// Before anything is begun, nothing has to come to rest: a store that does not answer holds no daemon up.
+async fn unless_stopped<T>(of: &Of, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let stopped = async {
+        match of {
+            Of::Command => std::future::pending().await,
+            Of::Daemon(stop) => stop.cancelled().await,
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = stopped => Err(Failure::failed("stopped before anything was begun")),
+    }
 }
 
 fn is_left(wanted: &Wanted, report: &Report) -> bool {
@@ -124,7 +138,7 @@ impl Today {
 }
 
 /// Everything real, by name and by what the servers call themselves.
-async fn avoid(desk: &Desk, config: &Config) -> Avoid {
+pub(super) async fn avoid(desk: &Desk, config: &Config) -> Avoid {
     let mut avoid = Avoid {
         addresses: real(config),
         terraform: in_earnest(config),
@@ -178,7 +192,7 @@ async fn at_the_desk(desk: &mut Desk, today: &Today, wanted: &Wanted) -> Result<
     let (What::Rehearse { stage, seed }, Some(variant)) = (wanted.what, &today.variant) else {
         return Ok(reports);
     };
-    let moment = look(desk, &today.config, seed).await?;
+    let moment = unless_stopped(&wanted.of, look(desk, &today.config, seed)).await?;
     desk.config = variant.config.clone();
     desk.keep_away_from(today.avoid.clone());
     let mut facts = kept_facts(&today.config, variant, &moment);
@@ -284,10 +298,7 @@ async fn carry_on(
             take_back(desk, position, &why, screen, of).await?
         }
         Rest::Stopped => {
-            let why = match &desk.rehearsal {
-                Some(rehearsal) if rehearsal.stop.is_cancelled() => "a real failover was begun",
-                _ => "it was stopped",
-            };
+            let why = desk.rehearsal.as_ref().map_or("it was stopped", Rehearsing::why);
             take_back(desk, position, why, screen, of).await?
         }
         Rest::Approval { .. } | Rest::Refused(_) => take_back(desk, position, "it could not go on", screen, of).await?,
@@ -295,16 +306,37 @@ async fn carry_on(
     written(desk, today, &position).await
 }
 
-/// Once a person presses Ctrl-C, the daemon stops, or a real operation was begun.
+/// Once a person presses Ctrl-C, the daemon stops, a real operation was begun, or the runner does not come.
 async fn stopped(desk: &Desk, of: &Of) {
-    let gives_way = desk
-        .rehearsal
-        .as_ref()
-        .map(|drill| drill.stop.clone())
-        .unwrap_or_default();
+    let Some(rehearsal) = &desk.rehearsal else {
+        return ended(of).await;
+    };
     tokio::select! {
         () = ended(of) => {}
-        () = gives_way.cancelled() => {}
+        () = rehearsal.stop.cancelled() => {}
+        why = absent(desk) => rehearsal.end(why),
+    }
+}
+
+/// Once the runner has left alone for too long what is its, while nothing is at work; says so.
+async fn absent(desk: &Desk) -> String {
+    let within = desk.config.drill.runner_within;
+    let mut since: Option<tokio::time::Instant> = None;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let (Ok(position), Ok(now)) = (desk.journal.read().await, desk.journal.now().await) else {
+            continue;
+        };
+        let Some(step) = awaited(&position.state, desk.place, &desk.by.run, now) else {
+            since = None;
+            continue;
+        };
+        if since.get_or_insert_with(tokio::time::Instant::now).elapsed() >= within {
+            return format!(
+                "no runner took up {step} within {}: is its machine started, and does planb runner work there, with the same steps?",
+                present::duration(within)
+            );
+        }
     }
 }
 
@@ -325,7 +357,7 @@ async fn gives_way(desk: &Desk, config: &Config) -> std::convert::Infallible {
             && !rehearsal.stop.is_cancelled()
         {
             tracing::warn!("a real failover was begun: the rehearsal gives way");
-            rehearsal.stop.cancel();
+            rehearsal.end("a real failover was begun".to_owned());
         }
     }
 }
@@ -353,7 +385,13 @@ async fn take_back(
             desk.append(&position, Event::Abandoning { reason }).await?
         }
     };
-    let (rest, position) = desk.go_on_until(position, screen, ended(of)).await?;
+    let given_up = async {
+        tokio::select! {
+            () = ended(of) => {}
+            why = absent(desk) => screen.line(&why),
+        }
+    };
+    let (rest, position) = desk.go_on_until(position, screen, given_up).await?;
     if let Rest::Failed(steps) = &rest {
         for (step, error) in steps {
             screen.line(&format!("{step} could not be taken back: {error}"));

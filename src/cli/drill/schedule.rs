@@ -55,11 +55,11 @@ pub async fn keep(common: Common, keeper: Keeper, announce: Arc<dyn Announce>, s
             }
         } else if !looks {
             continue;
-        } else if is_ours && left(&config).await.is_some() {
+        } else if is_ours && left(&config, &stop).await.is_some() {
             What::Clean
         } else {
             clean_at = tokio::time::Instant::now() + CLEAN_EVERY;
-            tell_left(&config, announce.as_ref()).await;
+            tell_left(&config, announce.as_ref(), &stop).await;
             continue;
         };
         clean_at = tokio::time::Instant::now() + CLEAN_EVERY;
@@ -81,7 +81,7 @@ pub async fn keep(common: Common, keeper: Keeper, announce: Arc<dyn Announce>, s
             }
             Err(failure) => tracing::error!(error = failure.message(), "the rehearsal was not done"),
         }
-        tell_left(&config, announce.as_ref()).await;
+        tell_left(&config, announce.as_ref(), &stop).await;
     }
 }
 
@@ -93,17 +93,27 @@ fn is_due(text: &str, looked: Timestamp, now: Timestamp) -> bool {
     next.is_some_and(|tick| tick <= now && now.duration_since(tick) <= LATE)
 }
 
-/// A rehearsal that is open and that nobody is at.
-async fn left(config: &Config) -> Option<Open> {
-    let stores = open::stores(config, &CancellationToken::new()).await.ok()?;
-    let open = kept::open_one(config, &stores).await.ok()?;
-    open.filter(|open| !open.is_at_work)
+/// A rehearsal that is open and that nobody is at. A store that does not answer holds no stop up.
+async fn left(config: &Config, stop: &CancellationToken) -> Option<Open> {
+    let look = async {
+        let stores = open::stores_for_a_person(config).await.ok()?;
+        let open = kept::open_one(config, &stores).await.ok()?;
+        open.filter(|open| !open.is_at_work)
+    };
+    tokio::select! {
+        open = look => open,
+        // At a stop what is left is told at once, and looked for once more.
+        () = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LOOK_EVERY).await;
+        } => None,
+    }
 }
 
 /// Somebody hears of it as long as it stands, also where another machine is to take it back, and does not.
-async fn tell_left(config: &Config, announce: &dyn Announce) {
+async fn tell_left(config: &Config, announce: &dyn Announce, stop: &CancellationToken) {
     let now = open::clock().now();
-    match left(config).await {
+    match left(config, stop).await {
         Some(open) => announce.raise(Notice::new(
             Told::DrillLeft {
                 begun: present::time(open.begun_at).to_string(),
@@ -112,6 +122,7 @@ async fn tell_left(config: &Config, announce: &dyn Announce) {
             },
             now,
         )),
+        None if stop.is_cancelled() => {}
         None => announce.resolve(keys::DRILL_LEFT, now),
     }
 }

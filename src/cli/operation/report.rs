@@ -11,6 +11,7 @@ use crate::cli::present;
 use crate::recovery::engine::Rest;
 use crate::recovery::event::{Ended, Proof};
 use crate::recovery::journal::Position;
+use crate::recovery::operation::Operation;
 use crate::recovery::plan::{Aim, Place, Site};
 use crate::recovery::rules::Rule;
 use crate::recovery::state::Progress;
@@ -66,6 +67,13 @@ impl Desk {
             Rest::Ended(Ended::Abandoned) => {
                 if !self.json {
                     println!("abandoned, and taken back: {}", standing_line(position));
+                    let left = position.state.operation.as_ref().map(stays).unwrap_or_default();
+                    if !left.is_empty() {
+                        println!(
+                            "left as they are, and done over by the next failover: {}",
+                            left.join(", ")
+                        );
+                    }
                 }
                 Ok(())
             }
@@ -185,6 +193,17 @@ pub fn still_at_work(position: &Position, here: Place, run: &str, now: Timestamp
         }
     }
     lines
+}
+
+/// What nobody takes back, on a server or cluster that stays: a restored backup, accounts that are locked, and what was applied.
+fn stays(operation: &Operation) -> Vec<&str> {
+    let is_gone = |name: &&str| *operation.progress(name) == Progress::TakenBack;
+    let steps = operation.plan.steps.iter().filter(|step| {
+        matches!(step.kind.as_str(), "restore" | "accounts" | "manifests")
+            && matches!(operation.progress(&step.name), Progress::Done { .. })
+            && !operation.plan.before(&step.name).iter().any(is_gone)
+    });
+    steps.map(|step| step.name.as_str()).collect()
 }
 
 /// Who serves, in one line.

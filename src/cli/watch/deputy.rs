@@ -16,7 +16,7 @@ use crate::cli::screen::Screen;
 use crate::config::Config;
 use crate::config::watch::{Auto, UnprovableFence, Watch};
 use crate::notify::Announce;
-use crate::notify::notice::{Notice, Verdict, What};
+use crate::notify::notice::{Notice, What, keys};
 use crate::recovery::engine::Rest;
 use crate::recovery::event::{Accepted, By, Ended};
 use crate::recovery::journal::Position;
@@ -25,6 +25,7 @@ use crate::recovery::rules::Rule;
 use crate::recovery::state::Progress;
 use crate::watch::auto::{self, Decision, Facts, Policy, RECOVERED, Reason, Rested, Shot, Sight};
 use crate::watch::board::{Board, Refrained};
+use crate::watch::concern::speaks;
 use crate::watch::verdict::Health;
 use crate::watch::watcher::{Deputy, View};
 
@@ -90,10 +91,14 @@ impl OnDuty {
     async fn act(&self, view: View, cancel: &CancellationToken) -> Result<(), Failure> {
         let mut desk = Desk::open(&self.common, self.config.clone(), self.by(), Place::Operator).await?;
         match self.decided(&desk, &view).await?.0 {
-            Decision::Nothing => return Ok(()),
+            Decision::Nothing => {
+                // A person is at it, or it serves elsewhere.
+                self.announce.resolve(keys::AUTO, view.now);
+                return Ok(());
+            }
             Decision::Refrain(reasons) => return self.refrain(&view, &reasons).await,
             Decision::Settle(how) => return self.settle(&how).await,
-            Decision::Begin | Decision::GoOn => {}
+            Decision::Begin | Decision::GoOn => self.announce.resolve(keys::AUTO, view.now),
         }
         if let Err(failure) = desk.take_lease(false).await {
             // Another watcher, or a person.
@@ -270,13 +275,19 @@ impl OnDuty {
             names: reasons.iter().map(|reason| reason.name.clone()).collect(),
             texts: reasons.iter().map(|reason| reason.text.clone()).collect(),
             run: format!("{:016x}", rand::random::<u64>()),
+            by: self.name.clone(),
         };
+        let told_by = before.as_ref().map(|before| before.by.clone());
         let is_told = before.is_some_and(|before| before.ruling == refrained.ruling && before.names == refrained.names);
-        if !is_told && self.board.set_refrained(&refrained, was).await? {
-            let why = refrained.texts.join("; ");
-            let (verdict, text) = (Verdict::Down, format!("no failover is begun automatically: {why}"));
-            self.announce
-                .raise(Notice::new(What::VerdictChanged { verdict, why: text }, view.now));
+        let why = refrained.texts.join("; ");
+        let what = What::FailoverWithheld { why: why.clone() };
+        if is_told {
+            // Again and again, so that a restart takes nothing from people; they are told once.
+            if speaks(&self.name, told_by.as_deref(), &view.tally, view.now) {
+                self.announce.raise(Notice::new(what, view.now));
+            }
+        } else if self.board.set_refrained(&refrained, was).await? {
+            self.announce.raise(Notice::new(what, view.now));
             tracing::error!(
                 why,
                 "THE PRIMARY IS DOWN, and no failover is begun automatically: a person has to decide"

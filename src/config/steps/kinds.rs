@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 /// Of every step.
-pub(super) const COMMON: [&str; 9] = [
+pub(super) const COMMON: [&str; 10] = [
     "drill",
     "name",
     "stage",
     "kind",
     "needs",
     "timeout",
+    "usually",
     "at",
     "on_failure",
     "retries",
@@ -31,13 +32,41 @@ pub(super) const KINDS: [(&str, &[&str], Duration); 18] = [
         ],
         Duration::from_secs(20 * 60),
     ),
-    ("restore", &["site", "host"], Duration::from_secs(60 * 60)),
-    ("verify", &["site", "host"], Duration::from_secs(60 * 60)),
-    ("accounts", &["site", "host"], Duration::from_secs(10 * 60)),
-    ("standby-open", &["host"], Duration::from_secs(10 * 60)),
-    ("primary-open", &["host"], Duration::from_secs(10 * 60)),
-    ("fence", &["site", "host"], Duration::from_secs(5 * 60)),
-    ("unfence", &["site", "host"], Duration::from_secs(5 * 60)),
+    (
+        "restore",
+        &["site", "host", "port", "user", "password"],
+        Duration::from_secs(60 * 60),
+    ),
+    (
+        "verify",
+        &["site", "host", "port", "user", "password"],
+        Duration::from_secs(60 * 60),
+    ),
+    (
+        "accounts",
+        &["site", "host", "port", "user", "password"],
+        Duration::from_secs(10 * 60),
+    ),
+    (
+        "standby-open",
+        &["host", "port", "user", "password"],
+        Duration::from_secs(10 * 60),
+    ),
+    (
+        "primary-open",
+        &["host", "port", "user", "password"],
+        Duration::from_secs(10 * 60),
+    ),
+    (
+        "fence",
+        &["site", "host", "port", "user", "password", "read_only"],
+        Duration::from_secs(5 * 60),
+    ),
+    (
+        "unfence",
+        &["site", "host", "port", "user", "password"],
+        Duration::from_secs(5 * 60),
+    ),
     ("last-backup", &["site", "host"], Duration::from_secs(60 * 60)),
     (
         "preserve",
@@ -90,7 +119,7 @@ pub(super) const KINDS: [(&str, &[&str], Duration); 18] = [
 ];
 
 /// Of one kind or another.
-pub(super) const OWN_KEYS: [&str; 38] = [
+pub(super) const OWN_KEYS: [&str; 42] = [
     "action",
     "args",
     "backend",
@@ -114,10 +143,13 @@ pub(super) const OWN_KEYS: [&str; 38] = [
     "node_groups",
     "origin",
     "page",
+    "password",
+    "port",
     "probe",
     "program",
     "rds_instances",
     "rds_snapshot",
+    "read_only",
     "region",
     "secrets",
     "site",
@@ -127,6 +159,7 @@ pub(super) const OWN_KEYS: [&str; 38] = [
     "tls_ca",
     "undo",
     "url",
+    "user",
     "utc_offset",
     "variables",
 ];

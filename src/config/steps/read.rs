@@ -44,6 +44,7 @@ fn step(section: &mut Section<'_, '_>, default: Site) -> Option<Step> {
     let goes_on = section.choice("on_failure", &[("stop", false), ("continue", true)]);
     let retries = section.count("retries", 0..=100);
     let timeout = section.duration("timeout", SECOND..=7 * DAY);
+    let usually = section.duration("usually", SECOND..=7 * DAY);
     let drill = section.choice("drill", &[("run", Rehearsed::Run), ("skip", Rehearsed::Skip)]);
     let kinds: Vec<(&'static str, usize)> = KINDS.iter().enumerate().map(|(at, (name, _, _))| (*name, at)).collect();
     let kind = section.choice("kind", &kinds);
@@ -69,6 +70,7 @@ fn step(section: &mut Section<'_, '_>, default: Site) -> Option<Step> {
         stage: section.need("stage", stage, "1, 2 or 3, e.g. stage = 2"),
         needs,
         timeout: timeout.unwrap_or(usual),
+        usually,
         at: at.unwrap_or(At::Operator),
         goes_on: goes_on.unwrap_or(false),
         retries: retries.unwrap_or(if by_itself { 2 } else { 0 }),
@@ -88,9 +90,17 @@ fn kind_of(section: &mut Section<'_, '_>, word: &str, default: Site) -> Option<K
     };
     let site = section.choice("site", &sites).unwrap_or(usual);
     let host = section.text("host", template);
+    let port = section.text("port", port);
+    let user = section.text("user", template);
+    let password = section.text("password", from_a_step);
+    let read_only = section.flag("read_only");
     let server = |site| Server {
         site,
         host: host.clone(),
+        port: port.clone(),
+        user: user.clone(),
+        password: password.clone(),
+        read_only: read_only.unwrap_or(false),
     };
     Some(match word {
         "terraform" => Kind::Terraform(terraform(section)),
@@ -355,6 +365,29 @@ fn plain(text: &str) -> Result<String, String> {
         Err("must not be empty, and hold no blanks".into())
     } else {
         Ok(text.into())
+    }
+}
+
+/// A port, or what an earlier step says of it.
+fn port(text: &str) -> Result<String, String> {
+    if text.contains("${") {
+        return template(text);
+    }
+    match text.parse::<u16>() {
+        Ok(1..) => Ok(text.into()),
+        _ => Err("must be a port as text, e.g. \"3306\", or an output: \"${database.port}\"".into()),
+    }
+}
+
+/// What an earlier step gave, as it is.
+fn from_a_step(text: &str) -> Result<String, String> {
+    let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    match inner {
+        Some(inner) if !inner.contains("${") => template(text),
+        _ => Err(
+            "must be an output of an earlier step, e.g. \"${database.password}\"; a password itself never stands here"
+                .into(),
+        ),
     }
 }
 

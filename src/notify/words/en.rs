@@ -109,6 +109,14 @@ pub(super) fn words(what: &What) -> (String, String, String) {
             ),
             Verdict::Healthy => ("The primary is well".into(), line(why), "Nothing."),
         },
+        What::FailoverWithheld { why } => (
+            "NO failover begins by itself".into(),
+            format!(
+                "The primary is down, and the automation may not act: {}. Everybody waits for a person now.",
+                line(why)
+            ),
+            "Decide whether to wait or to move. Look at the plan first: it says what would be lost, and touches nothing.",
+        ),
         What::OperationBegun {
             operation,
             command,

@@ -120,6 +120,14 @@ pub(super) fn words(what: &What) -> (String, String, String) {
             ),
             Verdict::Healthy => ("주 사이트 정상".into(), line(why), "조치가 필요 없습니다."),
         },
+        What::FailoverWithheld { why } => (
+            "자동 전환 보류: 사람이 결정해야 합니다".into(),
+            format!(
+                "주 사이트가 중단되었지만 자동 전환을 시작할 수 없습니다: {}. 지금은 사람의 결정을 기다립니다.",
+                line(why)
+            ),
+            "기다릴지 전환할지 결정하십시오. 먼저 계획을 확인하십시오. 무엇을 잃는지 보여 줄 뿐 아무것도 바꾸지 않습니다.",
+        ),
         What::OperationBegun {
             operation,
             command,
