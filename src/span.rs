@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::future::Future;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tracing::{Instrument, Span};
 
 /// A span for [`traced`]: a literal name (the same for all work of a kind) and fields.
@@ -27,9 +29,10 @@ macro_rules! work_at {
 pub(crate) use {work, work_at};
 
 /// Does the work within its span, and writes down what it failed of.
-pub async fn traced<T, E: Display>(span: Span, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    // Boxed: a run is large, and whoever traces it would carry it in its own future, and on its stack, once more.
-    let result = Box::pin(work.instrument(span.clone())).await;
+pub async fn traced<T, E: Display>(span: Span, work: impl Future<Output = Result<T, E>> + Send) -> Result<T, E> {
+    // Boxed, and its type forgotten: a run is large, whoever traces it would carry it once more, and nests deeper than the compiler follows.
+    let work: BoxFuture<'_, Result<T, E>> = work.instrument(span.clone()).boxed();
+    let result = work.await;
     if let Err(error) = &result {
         failed(&span, error);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use planb::backup::claim;
-use planb::clock::Clock;
+use planb::clock::{Clock, SystemClock};
 use planb::recovery::event::{By, Event, Outcome, Proof};
 use planb::recovery::journal::Journal;
 use planb::recovery::plan::{Aim, OnFailure, Place, Plan, Role, Site, Step};
@@ -266,7 +266,7 @@ impl Clock for At {
 
 /// As if the primary had been fenced an hour ago: whatever it gave since is of a site that served no more.
 async fn fenced_an_hour_ago(planb: &Planb) {
-    let clock = At(Timestamp::now() - jiff::SignedDuration::from_hours(1));
+    let clock = At(SystemClock.now() - jiff::SignedDuration::from_hours(1));
     let control = planb.store().join("control");
     let store = DirectoryStore::open_or_create(control, std::sync::Arc::new(clock)).await;
     let journal = Journal::new(std::sync::Arc::new(store.expect("a store")), &claim::key("backups/"));
@@ -284,7 +284,7 @@ async fn fenced_an_hour_ago(planb: &Planb) {
         guards_itself: false,
     };
     let position = journal.read().await.expect("a journal");
-    let now = position.at.unwrap_or(Timestamp::now());
+    let now = position.at.unwrap_or_else(|| SystemClock.now());
     let events = [
         Event::Opened {
             aim: Aim::Failover {
@@ -360,7 +360,7 @@ fn what_opens_unfenced_or_unverified_is_answered_for_by_name() {
     lab.primary.sql("INSERT INTO bank.log (what) VALUES ('old')");
     lab.planb.backup(&[]);
     let old = lab.planb.visible().first().cloned().expect("a backup");
-    let between = Timestamp::now().to_string();
+    let between = SystemClock.now().to_string();
     lab.primary.sql("INSERT INTO bank.log (what) VALUES ('corrupt')");
     // Ids are of the second.
     wait_for("no second backup", || {

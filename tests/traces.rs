@@ -84,7 +84,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8], u64)> {
     found
 }
 
-fn all<'a>(bytes: &'a [u8], field: u64) -> impl Iterator<Item = &'a [u8]> {
+fn all(bytes: &[u8], field: u64) -> impl Iterator<Item = &[u8]> {
     fields(bytes)
         .into_iter()
         .filter_map(move |(number, bytes, _)| (number == field).then_some(bytes))

@@ -391,10 +391,7 @@ fn watcher(
         board: board.clone(),
         herald: Arc::new(Ears {
             world: Arc::clone(world),
-            crier: Crier {
-                name: NAMES[number].to_owned(),
-                announce: Arc::new(dispatcher.announcer()),
-            },
+            crier: Crier::new(NAMES[number].to_owned(), Arc::new(dispatcher.announcer())),
         }),
         deputy: Some(Arc::new(OnDuty {
             world: Arc::clone(world),
@@ -505,7 +502,7 @@ async fn a_day_with_everything_that_goes_wrong() {
     let rounds: u64 = std::env::var("PLANB_ROUNDS")
         .ok()
         .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(3);
+        .unwrap_or(1);
     let (mut outages, mut acts) = (0, 0);
     for round in 0..rounds {
         let seed = seed.wrapping_add(round);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -89,46 +90,38 @@ impl Runner {
         observer: &dyn Observer,
         cancel: &CancellationToken,
     ) -> Result<RunSummary, RunError> {
-        let span = trace::begun(&self.config.service.site, &wanted.holder);
-        let done = span::traced(span.clone(), self.leased(wanted, observer, cancel)).await?;
-        trace::done(&span, &done);
-        Ok(done)
-    }
-
-    async fn leased(
-        &self,
-        wanted: &Wanted,
-        observer: &dyn Observer,
-        cancel: &CancellationToken,
-    ) -> Result<RunSummary, RunError> {
-        let lease = tokio::select! {
-            biased;
-            lease = self.lease(wanted) => lease?,
-            () = cancel.cancelled() => return Err(RunError::Cancelled),
-        };
-        // Whoever lost the lease stops, as if cancelled: somebody else may be at it.
-        let lost = lease.lost();
-        let stop = cancel.child_token();
-        let both = async {
-            lost.cancelled().await;
-            stop.cancel();
-            std::future::pending().await
-        };
-        let result = tokio::select! {
-            biased;
-            result = self.held(wanted, observer, &stop, &lease) => result,
-            never = both => never,
-        };
-        let lost = lost.is_cancelled();
-        match tokio::time::timeout(STOP_WITHIN, lease.release()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the lease was not given back; it will expire by itself"),
-            Err(_) => tracing::warn!("the lease was not given back in time; it will expire by itself"),
-        }
-        match result {
-            Err(RunError::Cancelled) if lost && !cancel.is_cancelled() => Err(RunError::LeaseLost),
-            other => other,
-        }
+        trace::traced(&self.config.service.site, &wanted.holder, async {
+            let lease = tokio::select! {
+                biased;
+                lease = self.lease(wanted) => lease?,
+                () = cancel.cancelled() => return Err(RunError::Cancelled),
+            };
+            // Whoever lost the lease stops, as if cancelled: somebody else may be at it.
+            let lost = lease.lost();
+            let stop = cancel.child_token();
+            let both = async {
+                lost.cancelled().await;
+                stop.cancel();
+                std::future::pending().await
+            };
+            let result = tokio::select! {
+                biased;
+                // On the heap: in the frames of whoever waits for it, a dump needs much of a worker's stack.
+                result = self.held(wanted, observer, &stop, &lease).boxed() => result,
+                never = both => never,
+            };
+            let lost = lost.is_cancelled();
+            match tokio::time::timeout(STOP_WITHIN, lease.release()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the lease was not given back; it will expire by itself"),
+                Err(_) => tracing::warn!("the lease was not given back in time; it will expire by itself"),
+            }
+            match result {
+                Err(RunError::Cancelled) if lost && !cancel.is_cancelled() => Err(RunError::LeaseLost),
+                other => other,
+            }
+        })
+        .await
     }
 
     async fn lease(&self, wanted: &Wanted) -> Result<Lease, RunError> {

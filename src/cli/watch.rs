@@ -203,10 +203,7 @@ async fn keep_watching(
         },
         probes: askers(&watch.probes_of(name), config),
         board,
-        herald: Arc::new(Crier {
-            name: name.to_owned(),
-            announce: Arc::clone(announce),
-        }),
+        herald: Arc::new(Crier::new(name.to_owned(), Arc::clone(announce))),
         deputy,
     };
     tracing::info!(

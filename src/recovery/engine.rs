@@ -19,9 +19,9 @@ use super::next::{Next, next};
 use super::operation::Operation;
 use super::plan::{Place, Role, Step};
 use super::rules::Rule;
-use crate::span;
 
 mod tasks;
+mod trace;
 
 use tasks::{Announced, Finished, Look, Tasks, bound, done, ended, failures, is_drill};
 
@@ -166,14 +166,7 @@ impl Engine {
     /// # Errors
     /// The journal's. Whatever happens, another run goes on from what is written down.
     pub async fn run(&self, position: Position) -> Result<(Rest, Position), JournalError> {
-        let open = position.state.open();
-        let span = span::work!(
-            "operation",
-            number = open.map(|operation| operation.number),
-            command = open.map(|operation| operation.aim.command()),
-            place = ?self.here,
-        );
-        span::traced(span, self.carried_on(position)).await
+        trace::traced(trace::operation(&position, self.here), self.carried_on(position)).await
     }
 
     async fn carried_on(&self, position: Position) -> Result<(Rest, Position), JournalError> {
@@ -422,8 +415,7 @@ impl Engine {
         let hands = Arc::clone(&self.hands);
         let name = step.name.clone();
         let timeout = Duration::from_secs(step.timeout_seconds);
-        // Of the operation's, which the task that is spawned does not know by itself.
-        let span = span::work!("step", step = name, operation = operation.number, taken_back = is_back);
+        let span = trace::step(&name, operation.number, is_back);
         let task = Task {
             step,
             operation,
@@ -444,7 +436,7 @@ impl Engine {
                     }
                     hands.carry_out(&task).await
                 };
-                let mut work = std::pin::pin!(span::traced(span, work));
+                let mut work = std::pin::pin!(trace::traced(span, work));
                 let result = tokio::select! {
                     result = &mut work => result,
                     () = tokio::time::sleep(timeout) => {

@@ -13,7 +13,7 @@ use crate::span;
 pub(super) async fn traced(
     backup: &str,
     trial: bool,
-    restore: impl Future<Output = Result<Restored, RestoreError>>,
+    restore: impl Future<Output = Result<Restored, RestoreError>> + Send,
 ) -> Result<Restored, RestoreError> {
     let span = span::work!(
         "restore",

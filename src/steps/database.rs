@@ -158,7 +158,10 @@ impl Executor {
         if restore.replace && server.site == Site::Standby {
             // What an earlier rehearsal replaced there was a backup, too.
             match restore.drop_old(&task.cancel).await {
-                Ok(_) | Err(RestoreError::Refused(_) | RestoreError::Unfinished(_)) => {}
+                // One that was broken off while it replaced is gone on with.
+                Ok(_)
+                | Err(RestoreError::Refused(_) | RestoreError::Unfinished(_) | RestoreError::UnfinishedReplacing(_)) => {
+                }
                 Err(error) => return Err(restore_error(error)),
             }
         }

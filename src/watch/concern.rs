@@ -28,7 +28,7 @@ pub struct Concerns {
     /// When one of them began or ended last: others may see it a moment later, and it is not begun again for that.
     #[serde(default)]
     pub changed_at: Option<Timestamp>,
-    /// What is over, and the watcher that had told it was not there to say so: another one has.
+    /// What is over, and the watcher that had told it was not there to say so: this one has.
     #[serde(default)]
     pub closed: Vec<(Thing, String)>,
 }
@@ -55,7 +55,7 @@ impl Concerns {
         self.blind.is_some() || self.control.is_some()
     }
 
-    /// Whose word somebody else has taken.
+    /// Who said that it is over, for whoever was not there.
     pub fn closed_of(&self, what: Thing) -> Option<&str> {
         let mut closed = self.closed.iter();
         closed.find(|(of, _)| *of == what).map(|(_, by)| by.as_str())
@@ -118,11 +118,11 @@ pub fn next(
         (Thing::Control, &current.control, &next.control),
     ] {
         let closed = match (before, after) {
-            (Some(before), None) => is_away(&before.by, tally).then(|| before.by.clone()),
+            (Some(before), None) => is_away(&before.by, tally).then(|| by.to_owned()),
             (None, None) => current.closed_of(what).map(str::to_owned),
             (_, Some(_)) => None,
         };
-        next.closed.extend(closed.map(|told_by| (what, told_by)));
+        next.closed.extend(closed.map(|closer| (what, closer)));
     }
     let is_news = (&next.blind, &next.control) != (&current.blind, &current.control);
     is_news.then_some(next)
@@ -154,12 +154,6 @@ pub fn is_away(watcher: &str, tally: &Tally) -> bool {
         name == watcher && matches!(ballot, Ballot::Vote { .. } | Ballot::Future(_))
     };
     !tally.ballots.iter().any(is_there)
-}
-
-/// Whether whoever told it is away, and nobody has followed it yet: then whoever finds it over says so.
-pub fn is_orphaned(told_by: &str, tally: &Tally, now: Timestamp) -> bool {
-    let mut ballots = tally.ballots.iter();
-    ballots.any(|(name, ballot)| name == told_by && matches!(ballot, Ballot::Stale(_)) && is_around(ballot, now))
 }
 
 /// Whether anybody among the watchers tells people.

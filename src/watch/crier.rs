@@ -1,20 +1,37 @@
 //! Tells people what the watchers found together. Each thing is told by one of them, round after round as long as it lasts: so a watcher
 //! that was restarted, or follows one that vanished, tells it as well, and whoever told that it began tells that it is over.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
-use super::concern::{Thing, is_orphaned, speaks};
+use super::concern::{Thing, speaks};
 use super::verdict::{Health, Ruling};
 use super::watcher::{Herald, View};
 use crate::notify::Announce;
 use crate::notify::notice::{Notice, Verdict, What, keys};
 
+/// Some rounds of everybody.
+const SURE_AFTER: Duration = Duration::from_secs(120);
+
 pub struct Crier {
     /// Of this watcher.
-    pub name: String,
-    pub announce: Arc<dyn Announce>,
+    name: String,
+    announce: Arc<dyn Announce>,
+    /// What it has to tell for one that is gone, and since when.
+    following: Mutex<Vec<(Thing, Instant)>>,
+}
+
+impl Crier {
+    pub fn new(name: String, announce: Arc<dyn Announce>) -> Self {
+        Self {
+            name,
+            announce,
+            following: Mutex::default(),
+        }
+    }
 }
 
 impl Herald for Crier {
@@ -36,11 +53,9 @@ impl Herald for Crier {
         if let Some(ruling) = &view.ruling {
             let is_outage = ruling.verdict == Health::Unhealthy;
             let found = is_outage.then_some((ruling.since, ruling.by.as_str(), ruling.evidence.as_slice()));
-            let closed = ruling.ends.as_deref().filter(|_| ruling.is_closed);
-            self.one(view, Thing::Down, found, closed);
-            if let (true, Some(told_by), Some(since)) = (view.wrote.ruling, closed, ruling.before)
-                && is_orphaned(told_by, &view.tally, view.now)
-            {
+            let closer = Some(ruling.by.as_str()).filter(|_| ruling.is_closed);
+            self.one(view, Thing::Down, found, closer);
+            if let (true, Some(_), Some(since)) = (view.wrote.ruling, closer, ruling.before) {
                 self.announce.close(notice(Thing::Down, since, &[]), since);
             }
             if !is_outage {
@@ -52,9 +67,9 @@ impl Herald for Crier {
         for (what, concern) in [(Thing::Blind, &concerns.blind), (Thing::Control, &concerns.control)] {
             let found = concern.as_ref();
             let found = found.map(|found| (found.since, found.by.as_str(), found.evidence.as_slice()));
-            let closed = concerns.closed_of(what);
-            self.one(view, what, found, closed);
-            if view.wrote.concerns && closed.is_some_and(|told_by| is_orphaned(told_by, &view.tally, view.now)) {
+            let closer = concerns.closed_of(what);
+            self.one(view, what, found, closer);
+            if view.wrote.concerns && closer == Some(self.name.as_str()) {
                 self.announce.close(notice(what, view.now, &[]), view.now);
             }
         }
@@ -65,26 +80,43 @@ impl Herald for Crier {
 type Found<'a> = (Timestamp, &'a str, &'a [String]);
 
 impl Crier {
-    /// `found`: None where it is not so, or no longer. `closed`: whose word that it is over somebody else has taken.
-    fn one(&self, view: &View, what: Thing, found: Option<Found<'_>>, closed: Option<&str>) {
-        match found {
-            Some((since, by, saw)) => {
-                let notice = notice(what, since, saw);
-                if speaks(&self.name, Some(by), &view.tally, view.now) {
-                    self.announce.raise(notice);
-                } else {
-                    // What this one may have told is another's to tell again, and to end.
-                    self.announce.forget(&notice.key);
-                }
+    /// `found`: None where it is not so, or no longer. `closer`: who said so for the one that had told it and was not there.
+    fn one(&self, view: &View, what: Thing, found: Option<Found<'_>>, closer: Option<&str>) {
+        let Some((since, by, saw)) = found else {
+            self.follows(what, false);
+            let key = notice(what, view.now, &[]).key;
+            match closer.is_some_and(|closer| closer != self.name) {
+                true => self.announce.forget(&key),
+                false => self.announce.resolve(&key, view.now),
             }
-            None => {
-                let key = notice(what, view.now, &[]).key;
-                match closed == Some(self.name.as_str()) {
-                    true => self.announce.forget(&key),
-                    false => self.announce.resolve(&key, view.now),
-                }
-            }
+            return;
+        };
+        let notice = notice(what, since, saw);
+        let is_own = by == self.name;
+        let speaks = speaks(&self.name, Some(by), &view.tally, view.now);
+        let follows = self.follows(what, speaks && !is_own);
+        if is_own && speaks || follows {
+            self.announce.raise(notice);
+        } else if !speaks {
+            // What this one may have told is another's to tell again, and to end.
+            self.announce.forget(&notice.key);
         }
+    }
+
+    /// Whether this one has had to speak for another for long enough: where the store's clock jumped, nobody is gone.
+    fn follows(&self, what: Thing, is_so: bool) -> bool {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        following.retain(|(of, _)| is_so || *of != what);
+        if !is_so {
+            return false;
+        }
+        let known = following.iter().find(|(of, _)| *of == what).map(|(_, since)| *since);
+        let since = known.unwrap_or_else(|| {
+            let now = Instant::now();
+            following.push((what, now));
+            now
+        });
+        since.elapsed() >= SURE_AFTER
     }
 }
 

@@ -197,7 +197,7 @@ pub struct Ruling {
     /// Of what was before: the watcher that told it, if people were told.
     #[serde(default)]
     pub ends: Option<String>,
-    /// That watcher was not there to say that it is over: another one has.
+    /// That watcher was not there to say that it is over: the one that wrote this has.
     #[serde(default)]
     pub is_closed: bool,
     /// What the watchers saw, a line each.

@@ -3,11 +3,15 @@
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::RunSummary;
+use super::{RunError, RunSummary};
 use crate::span;
 
-pub(super) fn begun(site: &str, holder: &str) -> Span {
-    span::work!(
+pub(super) async fn traced(
+    site: &str,
+    holder: &str,
+    run: impl Future<Output = Result<RunSummary, RunError>> + Send,
+) -> Result<RunSummary, RunError> {
+    let span = span::work!(
         "backup",
         site,
         holder,
@@ -17,10 +21,13 @@ pub(super) fn begun(site: &str, holder: &str) -> Span {
         stored_bytes = Empty,
         lock_seconds = Empty,
         attempts = Empty,
-    )
+    );
+    let run = span::traced(span.clone(), run).await?;
+    done(&span, &run);
+    Ok(run)
 }
 
-pub(super) fn done(span: &Span, run: &RunSummary) {
+fn done(span: &Span, run: &RunSummary) {
     span.record("id", run.id.as_str());
     span.record("rows", run.rows);
     span.record("raw_bytes", run.raw_bytes);
