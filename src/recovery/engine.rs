@@ -16,12 +16,14 @@ use tokio_util::sync::CancellationToken;
 use super::event::{By, Chosen, Ended, Event, Outcome};
 use super::journal::{Journal, JournalError, Position};
 use super::next::{Next, next};
-use super::operation::Operation;
 use super::plan::{Place, Role, Step};
 use super::rules::Rule;
 
+mod task;
 mod tasks;
 mod trace;
+
+pub use task::Task;
 
 use tasks::{Announced, Finished, Look, Tasks, bound, done, ended, failures, is_drill};
 
@@ -38,45 +40,6 @@ const LINGERS: Duration = Duration::from_secs(60);
 pub const REHEARSED: &str = "rehearsed to its end";
 /// How long a store may be away in the middle of an operation.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
-
-/// What a step is told when it begins.
-#[derive(Clone)]
-pub struct Task {
-    pub step: Step,
-    pub operation: Operation,
-    pub standing: super::state::Standing,
-    /// Fires when it must stop: its time is up, somebody stopped the command, or the lease is lost.
-    pub cancel: CancellationToken,
-    right: Option<Arc<dyn Right>>,
-}
-
-impl Task {
-    /// Of no operation that goes on: a pending fence is raised by whoever can.
-    pub fn outside(step: Step, operation: Operation, standing: super::state::Standing) -> Self {
-        Self {
-            step,
-            operation,
-            standing,
-            cancel: CancellationToken::new(),
-            right: None,
-        }
-    }
-
-    /// For the moment before a deed that whoever acts by now would not want: a machine that slept does not know yet that its lease
-    /// is lost, and only the store can tell.
-    ///
-    /// # Errors
-    /// This process may not act any more, or not as far as it can know.
-    pub async fn confirm(&self) -> Result<(), StepError> {
-        let Some(right) = &self.right else { return Ok(()) };
-        match right.confirm().await {
-            true => Ok(()),
-            false => Err(StepError::passing(
-                "the lease is lost, or cannot be confirmed: nothing was done, since somebody else may be at work",
-            )),
-        }
-    }
-}
 
 /// A step that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
