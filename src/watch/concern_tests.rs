@@ -94,6 +94,10 @@ fn an_api_that_is_away_is_told_only_where_users_are_served() {
         "an outage is told as one"
     );
     // Nobody knows: it is not said to be over, and being blind is told beside it.
+    let told = Concerns {
+        changed_at: Some(now() - SignedDuration::from_secs(300)),
+        ..told
+    };
     let both = next(&told, &seen([NO_API, GONE, GONE]), LONG, now(), "a", "r").expect("blind");
     assert!(both.control.is_some() && both.blind.is_some());
 }
