@@ -3,15 +3,18 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use planb::clock::{Clock, SystemClock};
 use serde_json::Value;
 use support::planb::PASSWORD;
+use support::receiver::{Manner, Receiver};
 use support::{Flavor, Planb, Server, reader};
 
 /// An application: answers each path as it is told to.
@@ -306,7 +309,9 @@ fn three_watchers_take_the_service_to_the_standby_once() {
         app.set(path, UP);
     }
     app.set("/ready", Answer::Says(503, ""));
-    let planb = Planb::new(&primary, &reader(&primary, &[]));
+    let mut planb = Planb::new(&primary, &reader(&primary, &[]));
+    let people = Receiver::start(Manner::Takes);
+    planb.env.push(("PEOPLE".to_owned(), people.url("hook")));
     let server = |name: &str, port: u16| {
         format!(
             "[{name}]\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"dba\"\npassword = \"env:PLANB_SOURCE_PASSWORD\"\ntls = \"off\"\n"
@@ -328,10 +333,12 @@ fn three_watchers_take_the_service_to_the_standby_once() {
         probe("from-c", &format!("kind = \"http\"\nurl = \"http://127.0.0.1:{port}/health-c\"\nfrom = [\"c\"]\n")),
         probe("database", "kind = \"mysql\"\nfrom = [\"a\"]\n"),
     ));
+    planb.configure(&format!(
+        "[notify]\nstate = \"{dir}\"\n[[notify.channels]]\nname = \"people\"\nkind = \"webhook\"\nurl = \"env:PEOPLE\"\nseverity = \"info\"\n"
+    ));
     planb.ok(&["config", "check"]);
     planb.backup(&[]);
     planb.ok(&["verify", "--restore-to", "standby"]);
-    primary.sql("INSERT INTO bank.log (what) VALUES ('after the backup')");
 
     let mut watchers: BTreeMap<&str, Running> = ["a", "b", "c"]
         .into_iter()
@@ -392,7 +399,11 @@ fn three_watchers_take_the_service_to_the_standby_once() {
     // At whatever moment of its watchers' rounds.
     rounds("b", 1 + seed % 3);
     std::thread::sleep(Duration::from_millis(seed % 2_000));
+    primary.sql("INSERT INTO bank.log (what) VALUES ('in the last backup')");
+    planb.backup(&[]);
+    primary.sql("INSERT INTO bank.log (what) VALUES ('after the backup')");
     primary.kill();
+    let killed_at = SystemClock.now();
     for path in ["/health", "/health-c"] {
         app.set(path, Answer::Says(503, ""));
     }
@@ -410,7 +421,37 @@ fn three_watchers_take_the_service_to_the_standby_once() {
     assert_eq!(status["standing"]["pending_fences"][0], "primary");
     let new = "INSERT INTO bank.log (what) VALUES ('new')";
     standby.sql_as("app", PASSWORD, new).expect("it takes writes");
-    assert_eq!(standby.sql("SELECT what FROM bank.log ORDER BY id").trim(), "kept\nnew");
+    assert_eq!(
+        standby.sql("SELECT what FROM bank.log ORDER BY id").trim(),
+        "kept\nin the last backup\nnew"
+    );
+    let backups = planb.json(&["--json", "backups"]);
+    let last: Timestamp = backups["backups"][0]["consistent_at"]
+        .as_str()
+        .and_then(|at| at.parse().ok())
+        .unwrap_or_else(|| panic!("{backups}"));
+    let lost = killed_at.duration_since(last);
+    assert!(
+        lost.as_secs() < 300,
+        "more than the RPO of five minutes is lost: {lost}"
+    );
+
+    // People hear that it is down, what is begun without them, and how it ended; of one operation, whoever tells.
+    for event in ["verdict-changed", "operation-begun", "operation-ended"] {
+        people.wait(&[&format!("\"event\":\"{event}\"")]);
+    }
+    let operations: BTreeSet<String> = people
+        .taken()
+        .iter()
+        .map(support::receiver::Message::json)
+        .filter(|told| {
+            told["event"]
+                .as_str()
+                .is_some_and(|event| event.starts_with("operation-"))
+        })
+        .map(|told| told["details"]["operation"].to_string())
+        .collect();
+    assert_eq!(operations.len(), 1, "{operations:?}");
     let history = planb.ok(&["history"]);
     for part in ["watcher ", "unprovable_fence", "open done"] {
         assert!(history.contains(part), "{part}\n{history}");

@@ -336,7 +336,15 @@ mod tests {
         let left: Vec<&str> = found.skipped.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             left,
-            ["page-since-when", "fence", "last-backup", "traffic", "regulator"]
+            [
+                "page-since-when",
+                "fence",
+                "last-backup",
+                "traffic",
+                "users-read",
+                "users-write",
+                "regulator"
+            ]
         );
         let open = found
             .config
@@ -375,8 +383,8 @@ mod tests {
                 "\"application\".kubeconfig",
             ),
             (
-                "kind = \"fence\"\nneeds",
-                "kind = \"fence\"\ndrill = \"run\"\nneeds",
+                "kind = \"fence\"\nread_only",
+                "kind = \"fence\"\ndrill = \"run\"\nread_only",
                 "\"fence\".drill",
             ),
             (
