@@ -526,9 +526,15 @@ fn a_service_that_moves_through_every_misfortune() {
     fails(&lab, &resume, &["step open-primary:", "127.0.0.1"]);
     primary.set("");
     fails(&lab, &resume, &["step traffic-home:", "E2EXAMPLE"]);
-    let done = lab
-        .planb
-        .json(&["--json", "failback", "--resume", "--accept", "skip-traffic-home=by DNS"]);
+    let done = lab.planb.json(&[
+        "--json",
+        "failback",
+        "--resume",
+        "--accept",
+        "skip-traffic-home=by DNS",
+        "--accept",
+        "confirm-soak=t",
+    ]);
     assert_eq!(done["result"], "done", "{done}");
     assert_eq!(lab.primary.sql("SELECT what FROM bank.log").trim(), "there");
     lab.app(&lab.primary, "INSERT INTO bank.log (what) VALUES ('home')")
