@@ -10,7 +10,7 @@ use support::Flavor;
 const SHORT: Plan = Plan {
     dumps: 2,
     within: None,
-    opens: 25,
+    opens: 10,
     kill_every: 0,
     ddl_every: 0,
     replay: Replay::Yes,
