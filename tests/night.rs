@@ -587,8 +587,13 @@ fn whoever_has_nothing_but_the_paper_gets_there_and_home() {
     typist.follow(&drill);
     let saved = census(&lab.primary, &["bank"]);
 
-    // The other rehearsal, with the plan itself: begun, thought better of, begun again, and taken down.
-    let rehearse = drill.command("failover", "primary-healthy=");
+    // Stage 2 while the primary is well: refused, answered for as the refusal says, thought better of, begun again, and stood down.
+    let (code, screen) = typist.line("planb failover --stage 2");
+    assert!(
+        code == 3 && screen.contains("--accept primary-healthy=REASON"),
+        "{code}: {screen}"
+    );
+    let rehearse = "planb failover --stage 2 --accept primary-healthy=REASON".to_owned();
     let (code, screen) = typist.line(&rehearse);
     assert!(
         code == 4 && screen.contains("1 of 2 people have agreed"),

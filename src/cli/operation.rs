@@ -121,7 +121,9 @@ impl Desk {
     fn lease_name(&self) -> String {
         match (&self.rehearsal, self.place) {
             (Some(_), Place::Operator) => drill_lease(&self.config),
-            (None, _) | (Some(_), Place::Runner) => format!("lease/{}-{}", self.place.name(), self.key()),
+            // Not below the real one's name: in a directory that would make a directory of it, and no runner could ever act in earnest.
+            (Some(_), Place::Runner) => format!("lease/drill-runner-{}", claim::key(&self.config.store.prefix)),
+            (None, _) => format!("lease/{}-{}", self.place.name(), self.key()),
         }
     }
 

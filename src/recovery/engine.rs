@@ -188,8 +188,17 @@ impl Engine {
     }
 
     async fn go_on(&self, position: &mut Position, tasks: &mut Tasks) -> Result<Rest, JournalError> {
+        let begun_with = position.state.open().map(|operation| operation.number);
         loop {
             *position = self.patiently(|| self.journal.refresh(position.clone())).await?;
+            // Ours ended elsewhere, and another one was begun: its plan is compared with this machine's before anything of it is done here.
+            if position
+                .state
+                .open()
+                .is_some_and(|open| begun_with.is_some_and(|number| number != open.number))
+            {
+                return Ok(Rest::Lost);
+            }
             self.watch.moved(position);
             let now = self.patiently(|| async { Ok(self.journal.now().await?) }).await?;
             let chosen = next(&position.state, self.here, &self.by.run, now);
