@@ -20,7 +20,6 @@ use crate::recovery::plan::{Aim, Place};
 
 /// How often the journal is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-const LAST_STAGE: u8 = 3;
 /// After something that did not work.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
@@ -91,15 +90,14 @@ async fn take_part(
     position: Position,
     stop: &CancellationToken,
 ) -> Result<Option<Position>, String> {
-    let is_taken_back = match position.state.open() {
+    let (stage, is_taken_back) = match position.state.open() {
         Some(operation) => match operation.aim {
-            Aim::Drill { .. } => operation.abandoning.is_some(),
+            Aim::Drill { stage } => (stage, operation.abandoning.is_some()),
             Aim::Failover { .. } | Aim::Failback | Aim::StandDown => return Ok(None),
         },
         None => return Ok(None),
     };
-    // Of every stage: the next rehearsal may begin, and go further, before this one is seen to have ended.
-    let variant = of_begun(config, LAST_STAGE);
+    let variant = of_begun(config, stage);
     let mut real = avoid(desk, config).await;
     real.addresses.extend(variant.avoid);
     desk.config = variant.config;
