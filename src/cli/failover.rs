@@ -244,7 +244,7 @@ fn candidate(entries: &[Entry], args: &FailoverArgs) -> Result<Option<Candidate>
 /// database is well), as the one that fences.
 async fn ask_primary(desk: &Desk) -> Answer {
     let finder = Finder::new(desk.config.source.clone(), Resolver::for_config(&desk.config));
-    let first = presence::of(async { finder.address().await.map_err(|error| error.to_string()) }).await;
+    let first = presence::of_source(&finder).await;
     let (Answer::Unasked(why), Some(primary)) = (&first, &desk.config.primary) else {
         return first;
     };

@@ -24,11 +24,11 @@ impl Executor {
         let mut config = self.config_of(task, server).await?;
         let mut runner = (self.runner)(&config, &self.backups, &self.control);
         if matches!(task.operation.aim, Aim::Failover { planned: false, .. }) {
-            let mut answer = answer(&runner).await;
+            let mut answer = presence::of_source(&runner.finder).await;
             if matches!(answer, Answer::Unasked(_)) && self.settings(server.site).is_some() {
                 config = self.as_source(task, server).await?;
                 runner = (self.runner)(&config, &self.backups, &self.control);
-                answer = self::answer(&runner).await;
+                answer = presence::of_source(&runner.finder).await;
             }
             let without = format!(
                 "to lose what it took in since the backup: --accept skip-{}=REASON",
@@ -145,11 +145,6 @@ impl Executor {
         config.service.protects = server.site;
         Ok(config)
     }
-}
-
-/// Whether the source answers.
-async fn answer(runner: &crate::backup::run::Runner) -> Answer {
-    presence::of(async { runner.finder.address().await.map_err(|error| error.to_string()) }).await
 }
 
 /// Whether the primary's fence was proven by logins, so that it was there a moment ago; a command may have cut it off instead.

@@ -4,11 +4,17 @@ use std::time::Duration;
 
 use crate::mysql::{Address, DbError};
 use crate::recovery::rules::Answer;
+use crate::source::login::Finder;
 
 /// A database that does not answer within this is taken for gone.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// To find address and password: a vault, RDS and a login at the cloud are asked, each with tries of its own.
 const FOUND_WITHIN: Duration = Duration::from_secs(30);
+
+/// Whether the source is, as the account that takes backups.
+pub async fn of_source(finder: &Finder) -> Answer {
+    of(async { finder.address().await.map_err(|error| error.to_string()) }).await
+}
 
 /// A login and a query. Who refuses either is there.
 pub async fn of(address: impl Future<Output = Result<Address, String>>) -> Answer {
